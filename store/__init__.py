@@ -1,0 +1,85 @@
+"""What happened: rollouts, attempts, spans, groups and resources, and the stores that keep them.
+
+Importing this room loads neither Ray nor Arrow; ``LocalStore``, ``RayStore`` and the group functions are
+loaded when first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .base import LightningStore, blocking
+from .errors import (
+    InvalidTransition,
+    InvalidValue,
+    RayboltError,
+    StoreError,
+    UnknownAttempt,
+    UnknownGroup,
+    UnknownResources,
+    UnknownRollout,
+)
+from .types import (
+    UNSET,
+    Attempt,
+    AttemptedRollout,
+    EnqueueRolloutRequest,
+    Group,
+    GroupData,
+    GroupHandle,
+    ResourcesUpdate,
+    Rollout,
+    RolloutConfig,
+    RolloutData,
+    Span,
+    SpanEvent,
+)
+
+if TYPE_CHECKING:
+    from .blocks import decode_group, encode_group, read_group
+    from .local import LocalStore
+    from .ray_store import RayStore
+
+__all__ = [
+    "UNSET",
+    "Attempt",
+    "AttemptedRollout",
+    "EnqueueRolloutRequest",
+    "Group",
+    "GroupData",
+    "GroupHandle",
+    "InvalidTransition",
+    "InvalidValue",
+    "LightningStore",
+    "LocalStore",
+    "RayStore",
+    "RayboltError",
+    "ResourcesUpdate",
+    "Rollout",
+    "RolloutConfig",
+    "RolloutData",
+    "Span",
+    "SpanEvent",
+    "StoreError",
+    "UnknownAttempt",
+    "UnknownGroup",
+    "UnknownResources",
+    "UnknownRollout",
+    "blocking",
+    "decode_group",
+    "encode_group",
+    "read_group",
+]
+
+_LAZY = {
+    "LocalStore": "local",
+    "RayStore": "ray_store",
+    "decode_group": "blocks",
+    "encode_group": "blocks",
+    "read_group": "blocks",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_LAZY[name]}", __name__), name)

@@ -1,0 +1,56 @@
+"""Every error that raybolt raises itself.
+
+    RayboltError
+    ├── InvalidValue          a value given by the user is wrong (also a ValueError)
+    └── StoreError            the store cannot do what was asked
+        ├── UnknownRollout    no rollout has this id     (also a LookupError)
+        ├── UnknownAttempt    no attempt has this id     (also a LookupError)
+        ├── UnknownGroup      no group has this id       (also a LookupError)
+        ├── UnknownResources  no resources have this id  (also a LookupError)
+        └── InvalidTransition a status cannot follow the present one
+
+Each takes one message, so that it survives pickling between processes unchanged.
+"""
+
+__all__ = [
+    "InvalidTransition",
+    "InvalidValue",
+    "RayboltError",
+    "StoreError",
+    "UnknownAttempt",
+    "UnknownGroup",
+    "UnknownResources",
+    "UnknownRollout",
+]
+
+
+class RayboltError(Exception):
+    """Root of every error that raybolt raises itself."""
+
+
+class InvalidValue(RayboltError, ValueError):
+    """A value given by the user is wrong; the message names the field, the value and the remedy."""
+
+
+class StoreError(RayboltError):
+    """The store cannot do what was asked."""
+
+
+class UnknownRollout(StoreError, LookupError):
+    """No rollout of this store has the given id."""
+
+
+class UnknownAttempt(StoreError, LookupError):
+    """The rollout has no attempt with the given id (or none at all, for ``"latest"``)."""
+
+
+class UnknownGroup(StoreError, LookupError):
+    """No rollout was ever enqueued in, and nobody declared, a group with the given id."""
+
+
+class UnknownResources(StoreError, LookupError):
+    """No resources of this store have the given id."""
+
+
+class InvalidTransition(StoreError):
+    """The rollout or attempt has ended, so its status cannot change any more."""
