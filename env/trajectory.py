@@ -1,0 +1,204 @@
+"""What a run leaves behind for rewards and learning, rebuilt from its spans alone.
+
+`trajectory_from_spans` is a pure function: the trajectory a reward function sees in the runner and the one
+the learner sees after the store are built by it from the same spans, so they are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, cast
+
+import numpy as np
+from raybolt.env.chat import ChatMessage, Logprobs, TokenIds, message_from_dict
+from raybolt.env.policy import Origin
+from raybolt.store import names
+from raybolt.store.errors import InvalidValue
+from raybolt.store.types import Span
+
+NO_TOKENS: TokenIds = np.zeros(0, dtype=np.int32)
+NO_TOKENS.flags.writeable = False
+NO_REPLY = ChatMessage("assistant")
+EMITTED_REWARD = "reward"
+"""Kind of the span of a reward emitted inside the run."""
+FINAL_REWARD = "final_reward"
+"""Kind of the span of the reward given at the end."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Call:
+    """One answered LLM call: the transition (observation: prompt ids; action: response ids)."""
+
+    call_id: str
+    """Unique in its trajectory."""
+    role: str
+    prompt_ids: TokenIds
+    """int32[P]; empty when the tokens are not known (an external LLM answered)."""
+    response_ids: TokenIds
+    """int32[R]; empty when the tokens are not known."""
+    logprobs: Logprobs | None = None
+    """float32[R], under the sampling distribution; None for demonstrations and external LLMs."""
+    weights_version: int | None = None
+    temperature: float | None = None
+    messages: tuple[ChatMessage, ...] = ()
+    """The request's conversation."""
+    reply: ChatMessage = NO_REPLY
+    finish_reason: str = "stop"
+    parents: tuple[str, ...] = ()
+    """The calls that this one directly follows. Calls made at the same time share their parents."""
+    start: float = 0.0
+    """Seconds since the epoch, when the agent asked."""
+    end: float = 0.0
+    """When it had its answer."""
+    reward: float = 0.0
+    """The sum of the rewards emitted between this call's answer and the next one."""
+    drift: str | None = None
+    """Why earlier tokens could not be reused in the prompt; None when nothing drifted."""
+    parse_error: str | None = None
+
+    @property
+    def has_tokens(self) -> bool:
+        """Whether there is anything to learn from."""
+        return len(self.response_ids) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Reward:
+    """One reward of a run."""
+
+    value: float
+    final: bool
+    """True for that of the reward function or the agent's return value, False for an emitted one."""
+    call_id: str | None
+    """The call answered last before it; None if there was none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Trajectory:
+    """The calls of one attempt at a rollout as a directed acyclic graph, with its rewards."""
+
+    rollout_id: str
+    attempt_id: str
+    task_id: str | None = None
+    group_id: str | None = None
+    calls: tuple[Call, ...] = ()
+    """In the order in which they were made."""
+    rewards: tuple[Reward, ...] = ()
+    """In the order in which they came; the final one is the last."""
+    tool_spans: tuple[Span, ...] = field(default=(), repr=False)
+    """The tools the agent used, in the order in which they started."""
+    status: Literal["running", "succeeded", "failed"] = "running"
+    error: str | None = None
+    """Type and message of what made the run fail."""
+    origin: Origin | None = None
+
+    @property
+    def failed(self) -> bool:
+        return self.status == "failed"
+
+    @property
+    def total_reward(self) -> float:
+        """The return: the sum of all rewards.
+
+        Raises:
+            InvalidValue: the run failed; a failed rollout has no return, not a zero.
+        """
+        if self.failed:
+            raise InvalidValue(
+                f"rollout {self.rollout_id} failed ({self.error}), so it has no reward; leave it out"
+            )
+        return float(sum(reward.value for reward in self.rewards))
+
+    @property
+    def final_reward(self) -> float | None:
+        """The reward given at the end; None if there was none (yet)."""
+        return next((reward.value for reward in self.rewards if reward.final), None)
+
+
+def trajectory_from_spans(
+    spans: Iterable[Span],
+    *,
+    rollout_id: str,
+    attempt_id: str,
+    task_id: str | None = None,
+    group_id: str | None = None,
+) -> Trajectory:
+    """The trajectory of one attempt; `spans` are those of this attempt alone, in any order.
+
+    Without the run's root span, which is written last, the trajectory is that of a run still going on.
+    """
+    ordered = sorted(spans, key=lambda span: span.sequence_id)
+    calls = [_call(span) for span in ordered if _is_answered_call(span)]
+    rewards = [_reward(span, calls) for span in ordered if names.REWARD in span.attributes]
+    root = next((span for span in ordered if _is_root(span)), None)
+    failed = root is not None and root.status == "error"
+    return Trajectory(
+        rollout_id=rollout_id,
+        attempt_id=attempt_id,
+        task_id=task_id,
+        group_id=group_id,
+        calls=tuple(_linked(call, calls, rewards) for call in calls),
+        rewards=tuple(rewards),
+        tool_spans=tuple(s for s in ordered if s.attributes.get(names.OPERATION) == names.EXECUTE_TOOL),
+        status="running" if root is None else "failed" if failed else "succeeded",
+        error=root.status_message if root is not None and failed else None,
+        origin=cast(Origin, root.attributes[names.ERROR_ORIGIN]) if root is not None and failed else None,
+    )
+
+
+def _is_answered_call(span: Span) -> bool:
+    return names.CALL_ID in span.attributes and span.status == "ok"
+
+
+def _is_root(span: Span) -> bool:
+    return span.parent_id is None and span.attributes.get(names.OPERATION) == names.INVOKE_AGENT
+
+
+def _call(span: Span) -> Call:
+    attributes = span.attributes
+    (reply,) = attributes[names.OUTPUT_MESSAGES]
+    (finish_reason,) = attributes[names.FINISH_REASONS]
+    return Call(
+        call_id=attributes[names.CALL_ID],
+        role=attributes[names.AGENT_NAME],
+        prompt_ids=attributes.get(names.PROMPT_IDS, NO_TOKENS),
+        response_ids=attributes.get(names.RESPONSE_IDS, NO_TOKENS),
+        logprobs=attributes.get(names.LOGPROBS),
+        weights_version=attributes.get(names.WEIGHTS_VERSION),
+        temperature=attributes.get(names.TEMPERATURE),
+        messages=_messages(attributes[names.INPUT_MESSAGES]),
+        reply=message_from_dict(reply),
+        finish_reason=finish_reason,
+        start=span.start_time,
+        end=span.end_time,
+        drift=attributes.get(names.DRIFT),
+        parse_error=attributes.get(names.PARSE_ERROR),
+    )
+
+
+def _messages(messages: Sequence[dict[str, Any]]) -> tuple[ChatMessage, ...]:
+    return tuple(message_from_dict(message) for message in messages)
+
+
+def _reward(span: Span, calls: Sequence[Call]) -> Reward:
+    answered = [call for call in calls if call.end <= span.start_time]
+    last = max(answered, key=lambda call: call.end, default=None)
+    return Reward(
+        value=span.attributes[names.REWARD],
+        final=span.attributes.get(names.KIND) == FINAL_REWARD,
+        call_id=last.call_id if last is not None else None,
+    )
+
+
+def _linked(call: Call, calls: Sequence[Call], rewards: Sequence[Reward]) -> Call:
+    """The call with its parents and the rewards that followed it.
+
+    Of the calls answered before this one began, its parents are those that no other of them followed: in a
+    chain the previous call, after a fork the calls of all branches.
+    """
+    earlier = [other for other in calls if other.end <= call.start]
+    last_start = max((other.start for other in earlier), default=0.0)
+    parents = tuple(other.call_id for other in earlier if other.end > last_start)
+    emitted = sum(r.value for r in rewards if r.call_id == call.call_id and not r.final)
+    return replace(call, parents=parents, reward=float(emitted))
