@@ -1,0 +1,27 @@
+"""Fixtures shared by every room's tests."""
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def ray_session() -> Iterator[None]:
+    """A local Ray without dashboard, started by the first test that needs it and shared by all the others.
+
+    It has more logical CPUs than the machine, so that a test's actors never wait for one another's CPUs.
+    """
+    import ray
+
+    ray.init(
+        address="local",
+        num_cpus=8,
+        num_gpus=0,
+        include_dashboard=False,
+        log_to_driver=False,
+        configure_logging=False,
+        namespace="raybolt-tests",
+        object_store_memory=256 * 2**20,
+    )
+    yield
+    ray.shutdown()
