@@ -1,0 +1,155 @@
+"""What the commands print: progress, tables, one-line errors. Nothing here computes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from raybolt.rl.trainer import EvalResult, FitResult
+    from raybolt.rl.trainer import Progress as TrainingProgress
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class ProgressView:
+    """A bar per stage with the running reward on a terminal; a line per step in a log."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:<28}"),
+            BarColumn(bar_width=30),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeElapsedColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._current: TaskID | None = None
+        self._name = ""
+
+    @contextmanager
+    def running(self) -> Iterator[ProgressView]:
+        """Show the view while the block runs."""
+        with self._bars:
+            yield self
+            self._end_stage()
+
+    def stage(self, name: str) -> None:
+        """Begin a stage: the one before it is over."""
+        self._end_stage()
+        self._name = name
+        self._current = self._bars.add_task(name, total=None, note="")
+        if not self._console.is_terminal:
+            self._console.print(f"{name} …")
+
+    def step(self, progress: TrainingProgress) -> None:
+        """Show one training iteration; a `Trainer`'s `on_progress`."""
+        note = f"reward {progress.reward_mean:.3f}"
+        if not self._console.is_terminal:
+            self._console.print(
+                f"{self._name}: iteration {progress.iteration} of {progress.iterations}, {note}"
+            )
+        elif self._current is not None:
+            self._bars.update(
+                self._current, completed=progress.iteration, total=progress.iterations, note=note
+            )
+
+    def _end_stage(self) -> None:
+        if self._current is None:
+            return
+        [task] = [task for task in self._bars.tasks if task.id == self._current]
+        total = task.total or 1
+        self._bars.update(self._current, total=total, completed=total)
+        self._bars.stop_task(self._current)
+        self._current = None
+
+
+def print_error(message: str) -> None:
+    """One line on standard error."""
+    err.print(f"[bold red]error:[/] {_escape(' '.join(message.split()))}")
+
+
+def print_evaluation(result: EvalResult, *, of: str) -> None:
+    """A score with its confidence interval, and what failed."""
+    interval = f"95 % interval {percent(result.low)} to {percent(result.high)}"
+    out.print(f"[bold]{percent(result.mean)}[/] ({interval}) on {of}")
+    print_failures(result.errors, num_failed=result.num_failed)
+
+
+def print_failures(errors: dict[str, int], *, num_failed: int) -> None:
+    """How many rollouts failed and why, most frequent reason first; nothing if none did."""
+    if not num_failed:
+        return
+    out.print(f"{num_failed} rollouts failed; they are left out of the score:")
+    for text, count in sorted(errors.items(), key=lambda item: -item[1]):
+        out.print(f"  {count} x {_escape(text)}")
+
+
+def print_fit(result: FitResult) -> None:
+    """Where the time went and where everything lies."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("iterations", str(result.iterations))
+    if result.reward_curve:
+        table.add_row("training reward", f"{result.reward_curve[0]:.3f} → {result.reward_curve[-1]:.3f}")
+    table.add_row("seconds", seconds(result.seconds))
+    table.add_row("tokens", ", ".join(f"{name} {count:,}" for name, count in result.tokens.items()))
+    for name, path in result.paths.items():
+        table.add_row(name, _escape(str(path)))
+    out.print(table)
+
+
+def print_demo(report: dict[str, Any], examples: Sequence[str]) -> None:
+    """The demo's tables, then its example trajectories (plain text)."""
+    held_out = report["held_out"]
+    asked = f"{held_out['questions']} questions on {held_out['databases']} databases"
+    table = Table(title=f"Right answers to {asked} never seen in training")
+    table.add_column("agent")
+    table.add_column("execution accuracy", justify="right")
+    names = {
+        "before": "before training",
+        "sft": "after supervised warm-up",
+        "rl": "after LightningRL",
+        "control": "control: same, learning rate 0",
+    }
+    for key, name in names.items():
+        if held_out.get(key) is not None:
+            table.add_row(name, percent(held_out[key]))
+    for text in examples:
+        out.print(_escape(text), style="dim")
+        out.print()
+    out.print(table)
+    out.print(f"seconds      {seconds(report['seconds'])}")
+    for name, path in report["paths"].items():
+        out.print(f"{name:<12} {_escape(str(path))}")
+
+
+def percent(share: float) -> str:
+    """0.712 as `71.2 %`."""
+    return f"{100 * share:.1f} %"
+
+
+def seconds(parts: dict[str, float]) -> str:
+    """`{"total": 61.2, "rollouts": 40.0}` as `61 total, 40 rollouts`."""
+    return ", ".join(f"{value:.0f} {name}" for name, value in parts.items())
+
+
+def _escape(text: str) -> str:
+    # Square brackets are markup to rich; in SQL, paths and messages they are text.
+    return text.replace("[", r"\[")

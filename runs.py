@@ -1,0 +1,113 @@
+"""What `raybolt train` and `raybolt eval` do, once their settings are known."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from raybolt.adapters.wrap import WrappedAgent, wrap
+from raybolt.env.limits import RunLimits
+from raybolt.env.task import Task, load_tasks
+from raybolt.objects import load_object
+from raybolt.rl.recipes import SFT
+from raybolt.rl.trainer import EvalResult, FitResult, Progress, Trainer
+from raybolt.settings import RunSettings
+from raybolt.store.errors import InvalidValue
+
+OnProgress = Callable[[Progress], None]
+OnStage = Callable[[str], None]
+
+
+def train_run(settings: RunSettings, *, on_stage: OnStage, on_progress: OnProgress) -> FitResult:
+    """Train as `settings` say, into the folder `settings.out`. Raises `InvalidValue` if that is missing."""
+    if settings.out is None:
+        raise InvalidValue("out is missing: give --out, or 'out:' in a --config file; the run is kept there.")
+    agent, train, val = _load(settings)
+    if settings.teacher and not settings.resume:
+        on_stage("Demonstrations")
+        _demonstrate(settings, agent, train)
+    on_stage("Supervised" if isinstance(settings.algorithm, SFT) else "LightningRL")
+    with _trainer(settings, agent, settings.out, on_progress) as trainer:
+        return trainer.fit(train, val, resume=settings.resume)
+
+
+def evaluate_run(settings: RunSettings, *, temperature: float, rollouts_per_task: int) -> EvalResult:
+    """The score on the `val` tasks, or on `tasks` if there are none; nothing is trained.
+
+    With `out`, the evaluation's rollouts stay in its next free `eval-N` folder; without, nowhere. `resume`
+    scores the model that training left in `out`.
+    """
+    if settings.resume:
+        if settings.out is None:
+            raise InvalidValue("resume asks for the model that a run left in its folder: give --out as well.")
+        settings = dataclasses.replace(
+            settings, algorithm=dataclasses.replace(settings.algorithm, model=str(settings.out / "model"))
+        )
+    agent, train, val = _load(settings)
+    with _evaluation_folder(settings.out) as folder, _trainer(settings, agent, folder, None) as trainer:
+        return trainer.evaluate(val or train, temperature=temperature, rollouts_per_task=rollouts_per_task)
+
+
+def write_report(path: Path, report: Any) -> None:
+    """Write `report`, a dataclass, as JSON; folders are made as needed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(dataclasses.asdict(report), indent=2, default=str) + "\n")
+
+
+def _load(settings: RunSettings) -> tuple[WrappedAgent, list[Task], list[Task]]:
+    reward = load_object(settings.reward, option="reward") if settings.reward else None
+    limits = RunLimits(max_calls=settings.max_calls, max_seconds=settings.max_seconds)
+    agent = wrap(load_object(settings.agent, option="agent"), reward=reward, limits=limits)
+    return agent, load_tasks(settings.tasks), load_tasks(settings.val) if settings.val else []
+
+
+def _trainer(
+    settings: RunSettings, agent: WrappedAgent, folder: Path, on_progress: OnProgress | None
+) -> Trainer:
+    return Trainer(
+        agent,
+        algorithm=settings.algorithm,
+        store=folder,
+        seed=settings.seed,
+        num_runners=settings.num_runners,
+        concurrency=settings.concurrency,
+        on_progress=on_progress,
+    )
+
+
+def _demonstrate(settings: RunSettings, agent: WrappedAgent, tasks: list[Task]) -> None:
+    from raybolt.env.codec import codec_for
+    from raybolt.env.demonstrate import demonstrate
+    from raybolt.store.local import LocalStore
+
+    assert settings.teacher is not None
+    assert settings.out is not None
+    teacher = load_object(settings.teacher, option="teacher")
+    codec = codec_for(settings.model)
+
+    async def run() -> None:
+        store = LocalStore(settings.out)
+        try:
+            await demonstrate(agent, tasks, teacher, store, codec=codec, seed=settings.seed)
+        finally:
+            await store.close()
+
+    asyncio.run(run())
+
+
+@contextmanager
+def _evaluation_folder(out: Path | None) -> Iterator[Path]:
+    if out is None:
+        with tempfile.TemporaryDirectory(prefix="raybolt-eval-") as folder:
+            yield Path(folder)
+        return
+    number = 1
+    while (folder := out / f"eval-{number}").exists():
+        number += 1
+    yield folder
