@@ -197,7 +197,6 @@ def train(
     Uses the Ray cluster in RAY_ADDRESS, or starts Ray on this machine.
     Every setting of the algorithm can be given under `algorithm:` in a --config file.
     """
-    from raybolt.runs import train_run
     from raybolt.settings import load_settings
 
     run = {
@@ -211,6 +210,9 @@ def train(
         "temperature": temperature, "max_new_tokens": max_new_tokens,
     }  # fmt: skip
     settings = load_settings(config, run, recipe)
+
+    from raybolt.runs import train_run
+
     with console.ProgressView(console.out).running() as view:
         result = train_run(settings, on_stage=view.stage, on_progress=view.step)
     console.print_fit(result)
@@ -245,7 +247,6 @@ def evaluate(
     max_seconds: MaxSeconds = None,
 ) -> None:
     """Score an agent without training it: on --val if given, else on --tasks."""
-    from raybolt.runs import evaluate_run, write_report
     from raybolt.settings import load_settings
 
     run = {
@@ -254,6 +255,9 @@ def evaluate(
         "max_calls": max_calls, "max_seconds": max_seconds,
     }  # fmt: skip
     settings = load_settings(config, run, {})
+
+    from raybolt.runs import evaluate_run, write_report
+
     with console.ProgressView(console.out).running() as view:
         view.stage("Evaluation")
         result = evaluate_run(settings, temperature=temperature, rollouts_per_task=rollouts_per_task)

@@ -75,8 +75,8 @@ class ProgressView:
         if self._current is None:
             return
         [task] = [task for task in self._bars.tasks if task.id == self._current]
-        total = task.total or 1
-        self._bars.update(self._current, total=total, completed=total)
+        if task.total is None:  # a stage without steps: its bar stops pulsing
+            self._bars.update(self._current, total=1, completed=1)
         self._bars.stop_task(self._current)
         self._current = None
 
