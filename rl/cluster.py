@@ -1,0 +1,30 @@
+"""The Ray cluster that training runs on."""
+
+from __future__ import annotations
+
+import os
+
+import ray
+
+
+def ensure_ray() -> bool:
+    """Connects to Ray unless the process already is; True if a new local Ray was started for it.
+
+    `RAY_ADDRESS` names a running cluster (a submitted job has it set). Without it, Ray starts on this
+    machine and ends with whoever called.
+    """
+    if ray.is_initialized():
+        return False
+    address = os.environ.get("RAY_ADDRESS")
+    if address:
+        ray.init(address=address, log_to_driver=False, logging_level="ERROR")
+        return False
+    # Actors ask for half a CPU each (see RunnerLayout); two logical CPUs hold the smallest layout even on
+    # a machine with one core.
+    ray.init(
+        num_cpus=max(2, os.cpu_count() or 1),
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+    )
+    return True

@@ -1,0 +1,156 @@
+"""Runs queued rollouts, many at once, and reports each to the store.
+
+Coroutines live here and not on the env runner: Ray turns an actor with any `async def` method into an async
+actor, on which RLlib's calls would overlap.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from raybolt.env.agent_env import AgentEnv
+from raybolt.env.policy import Sampled
+from raybolt.env.task import Task
+from raybolt.rl.engines.base import Engine, GenerateRequest
+from raybolt.store import LightningStore
+from raybolt.store.types import AttemptedRollout
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingParams:
+    """How the policy's replies are sampled; handed to rollouts as a resource of the store."""
+
+    temperature: float
+    max_new_tokens: int
+
+
+class RolloutCrew:
+    """Takes rollouts from the store, runs up to `concurrency` of them at once, and ends when none is left.
+
+    Args:
+        make_env: a fresh environment for each run of the agent.
+        store: where rollouts come from and spans go to.
+        engine: generates every call of every run; it batches what is asked for at the same time.
+        stop_ids: tokens that end a reply.
+        worker_id: who the store's attempts say ran them.
+    """
+
+    def __init__(
+        self,
+        *,
+        make_env: Callable[[], AgentEnv],
+        store: LightningStore,
+        engine: Engine,
+        stop_ids: tuple[int, ...],
+        concurrency: int,
+        worker_id: str,
+    ) -> None:
+        self._make_env = make_env
+        self._store = store
+        self._engine = engine
+        self._stop_ids = stop_ids
+        self._concurrency = concurrency
+        self._worker_id = worker_id
+        self._sampling: dict[str, SamplingParams] = {}
+        self.num_finished = 0
+        self.num_calls = 0
+
+    async def drain(self) -> None:
+        """Runs rollouts until the queue is empty and everything taken from it has ended."""
+        running: set[asyncio.Task[None]] = set()
+        try:
+            while True:
+                running |= {asyncio.create_task(self._run(taken)) for taken in await self._take(len(running))}
+                if not running:
+                    return
+                done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    task.result()
+        finally:
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _take(self, num_running: int) -> list[AttemptedRollout]:
+        free = self._concurrency - num_running
+        return await self._store.dequeue_many_rollouts(free, worker_id=self._worker_id) if free else []
+
+    async def _run(self, taken: AttemptedRollout) -> None:
+        rollout, attempt = taken.rollout, taken.attempt
+        sampling = await self._sampling_params(rollout.resources_id)
+        env = self._make_env()
+        try:
+            await self._play(env, taken, sampling)
+        finally:
+            await env.aclose()
+        await self._store.add_many_spans(env.recorder.drain())
+        outcome = env.trajectory
+        await self._store.update_attempt(
+            rollout.rollout_id,
+            attempt.attempt_id,
+            status="failed" if outcome.failed else "succeeded",
+            metadata=_summary(outcome),
+        )
+        self.num_finished += 1
+
+    async def _play(self, env: AgentEnv, taken: AttemptedRollout, sampling: SamplingParams) -> None:
+        rollout, attempt = taken.rollout, taken.attempt
+        seed = int(rollout.metadata.get("seed", 0))
+        observations, _ = await env.areset(
+            Task.from_rollout(rollout), rollout_id=rollout.rollout_id, attempt_id=attempt.attempt_id
+        )
+        num_calls = 0
+        while observations:
+            replies = [
+                self._reply(prompt_ids, sampling, seeds=(seed, attempt.sequence_id, num_calls + index))
+                for index, prompt_ids in enumerate(observations.values())
+            ]
+            num_calls += len(replies)
+            actions = dict(zip(observations, await asyncio.gather(*replies), strict=True))
+            observations, *_ = await env.astep(actions)
+        self.num_calls += num_calls
+
+    async def _reply(
+        self, prompt_ids: np.ndarray, sampling: SamplingParams, seeds: tuple[int, int, int]
+    ) -> Sampled:
+        request = GenerateRequest(
+            prompt_ids=prompt_ids,
+            max_new_tokens=sampling.max_new_tokens,
+            temperature=sampling.temperature,
+            seed=int(np.random.SeedSequence(seeds).generate_state(1)[0]),
+            stop_ids=self._stop_ids,
+        )
+        generation = await self._engine.generate(request)
+        return Sampled(
+            response_ids=generation.response_ids,
+            logprobs=generation.logprobs,
+            weights_version=generation.weights_version,
+            temperature=sampling.temperature,
+        )
+
+    async def _sampling_params(self, resources_id: str | None) -> SamplingParams:
+        assert resources_id is not None, "the trainer gives every rollout its resources"
+        if resources_id not in self._sampling:
+            update = await self._store.get_resources_by_id(resources_id)
+            assert update is not None, resources_id
+            self._sampling[resources_id] = SamplingParams(**update.resources["sampling"])
+        return self._sampling[resources_id]
+
+
+def _summary(trajectory: Any) -> dict[str, Any]:
+    """What the driver wants to know of a rollout: numbers only, no tokens."""
+    summary: dict[str, Any] = {
+        "num_calls": len(trajectory.calls),
+        "num_tokens": sum(len(call.response_ids) for call in trajectory.calls),
+    }
+    if trajectory.failed:
+        return summary | {"error": trajectory.error, "origin": trajectory.origin}
+    return summary | {"reward": trajectory.total_reward}
