@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, cast, get_args
 
 import numpy as np
+
 from raybolt.store.errors import InvalidValue
 
 Role = Literal["system", "user", "assistant", "tool"]

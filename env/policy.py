@@ -92,3 +92,18 @@ class RunEnd:
     @property
     def failed(self) -> bool:
         return self.error is not None
+
+    @property
+    def error_type(self) -> str | None:
+        """The class of the exception behind the failure; `PolicyAbort` if a limit or the engine ended it."""
+        return _error_type(self.exception) if self.failed else None
+
+    def to_metadata(self) -> dict[str, Any]:
+        """What the attempt in the store keeps of a failure; empty after a success."""
+        if not self.failed:
+            return {}
+        return {"error": self.error, "error_type": self.error_type, "origin": self.origin}
+
+
+def _error_type(exception: BaseException | None) -> str:
+    return type(exception).__name__ if exception is not None else PolicyAbort.__name__

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 
 import numpy as np
+
 from raybolt.env.chat import ChatMessage, Logprobs, TokenIds, message_from_dict
 from raybolt.env.policy import Origin
 from raybolt.store import names

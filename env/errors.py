@@ -1,0 +1,36 @@
+"""What can go wrong in an environment, below `raybolt.store.errors.RayboltError`.
+
+    RayboltError
+    ├── InvalidValue
+    │   └── UnknownModel    no model can be loaded under this name
+    ├── ContextTooLong      a prompt leaves the model no room for an answer
+    ├── TemplateError       the tokenizer's chat template cannot express the conversation
+    ├── BlockingCall        blocking agent code would stop the event loop its run lives in
+    └── RunOver             a run or environment was used after its end, or before its start
+
+`PolicyAbort` (in `env.policy`) stands apart: it is a `BaseException` that ends an agent from inside.
+"""
+
+from __future__ import annotations
+
+from raybolt.store.errors import InvalidValue, RayboltError
+
+
+class UnknownModel(InvalidValue):
+    """No model can be loaded under this name; the message says what is missing and what to do."""
+
+
+class ContextTooLong(RayboltError):
+    """A prompt leaves the model no room for an answer."""
+
+
+class TemplateError(RayboltError):
+    """The tokenizer's chat template cannot express the conversation."""
+
+
+class BlockingCall(RayboltError):
+    """Blocking agent code would stop the event loop its run lives in."""
+
+
+class RunOver(RayboltError):
+    """A run or environment was used after its end, or before its start."""
