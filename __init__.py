@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from raybolt.env.task import Task, load_tasks, write_tasks
     from raybolt.env.trajectory import Call, Trajectory
     from raybolt.rl.recipes import SFT, LightningRL
-    from raybolt.rl.trainer import EvalResult, FitResult, Progress, Trainer
+    from raybolt.rl.results import EvalResult, FitResult, Progress
+    from raybolt.rl.trainer import Trainer
     from raybolt.store.base import LightningStore
     from raybolt.store.errors import InvalidValue, RayboltError
     from raybolt.store.local import LocalStore
@@ -60,7 +61,8 @@ _HOMES = {
     "env.task": ("Task", "load_tasks", "write_tasks"),
     "env.trajectory": ("Call", "Trajectory"),
     "rl.recipes": ("SFT", "LightningRL"),
-    "rl.trainer": ("EvalResult", "FitResult", "Progress", "Trainer"),
+    "rl.results": ("EvalResult", "FitResult", "Progress"),
+    "rl.trainer": ("Trainer",),
     "store.base": ("LightningStore",),
     "store.errors": ("InvalidValue", "RayboltError"),
     "store.local": ("LocalStore",),

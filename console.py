@@ -19,11 +19,12 @@ from rich.progress import (
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from raybolt.rl.trainer import EvalResult, FitResult
-    from raybolt.rl.trainer import Progress as TrainingProgress
+    from raybolt.rl.results import EvalResult, FitResult
+    from raybolt.rl.results import Progress as TrainingProgress
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
+PHASES = {"sft": "warm-up", "rl": "LightningRL"}
 
 
 class ProgressView:
@@ -33,7 +34,7 @@ class ProgressView:
         self._console = console
         self._bars = Progress(
             SpinnerColumn(),
-            TextColumn("{task.description:<28}"),
+            TextColumn("{task.description:<24}"),
             BarColumn(bar_width=30),
             MofNCompleteColumn(),
             TextColumn("{task.fields[note]}"),
@@ -61,14 +62,17 @@ class ProgressView:
 
     def step(self, progress: TrainingProgress) -> None:
         """Show one training iteration; a `Trainer`'s `on_progress`."""
-        note = f"reward {progress.reward_mean:.3f}"
+        note = _note(progress)
+        phase = PHASES.get(progress.phase, progress.phase)
         if not self._console.is_terminal:
-            self._console.print(
-                f"{self._name}: iteration {progress.iteration} of {progress.iterations}, {note}"
-            )
+            self._console.print(f"{phase}: iteration {progress.iteration} of {progress.iterations}, {note}")
         elif self._current is not None:
             self._bars.update(
-                self._current, completed=progress.iteration, total=progress.iterations, note=note
+                self._current,
+                description=f"{self._name}: {phase}",
+                completed=progress.iteration,
+                total=progress.iterations,
+                note=note,
             )
 
     def _end_stage(self) -> None:
@@ -79,6 +83,12 @@ class ProgressView:
             self._bars.update(self._current, total=1, completed=1)
         self._bars.stop_task(self._current)
         self._current = None
+
+
+def _note(progress: TrainingProgress) -> str:
+    if progress.reward_mean is not None:
+        return f"reward {progress.reward_mean:.3f}"
+    return f"loss {progress.loss:.3f}" if progress.loss is not None else ""
 
 
 def print_error(message: str) -> None:

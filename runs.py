@@ -15,8 +15,8 @@ from raybolt.adapters.wrap import WrappedAgent, wrap
 from raybolt.env.limits import RunLimits
 from raybolt.env.task import Task, load_tasks
 from raybolt.objects import load_object
-from raybolt.rl.recipes import SFT
-from raybolt.rl.trainer import EvalResult, FitResult, Progress, Trainer
+from raybolt.rl.results import EvalResult, FitResult, Progress
+from raybolt.rl.trainer import Trainer
 from raybolt.settings import RunSettings
 from raybolt.store.errors import InvalidValue
 
@@ -32,7 +32,7 @@ def train_run(settings: RunSettings, *, on_stage: OnStage, on_progress: OnProgre
     if settings.teacher and not settings.resume:
         on_stage("Demonstrations")
         _demonstrate(settings, agent, train)
-    on_stage("Supervised" if isinstance(settings.algorithm, SFT) else "LightningRL")
+    on_stage("Training")
     with _trainer(settings, agent, settings.out, on_progress) as trainer:
         return trainer.fit(train, val, resume=settings.resume)
 
@@ -92,11 +92,8 @@ def _demonstrate(settings: RunSettings, agent: WrappedAgent, tasks: list[Task]) 
     codec = codec_for(settings.model)
 
     async def run() -> None:
-        store = LocalStore(settings.out)
-        try:
+        async with LocalStore(settings.out) as store:
             await demonstrate(agent, tasks, teacher, store, codec=codec, seed=settings.seed)
-        finally:
-            await store.close()
 
     asyncio.run(run())
 

@@ -11,17 +11,17 @@ from raybolt import console
 def test_a_log_gets_a_line_per_iteration():
     written = io.StringIO()
     with console.ProgressView(Console(file=written, width=80)).running() as view:
-        view.stage("LightningRL")
-        view.step(SimpleNamespace(iteration=1, iterations=3, reward_mean=0.25))
-    assert written.getvalue() == "LightningRL …\nLightningRL: iteration 1 of 3, reward 0.250\n"
+        view.stage("Training")
+        view.step(SimpleNamespace(phase="rl", iteration=1, iterations=3, reward_mean=0.25))
+    assert written.getvalue() == "Training …\nLightningRL: iteration 1 of 3, reward 0.250\n"
 
 
 def test_a_terminal_shows_the_running_reward():
     written = io.StringIO()
     terminal = Console(file=written, width=120, force_terminal=True, color_system=None)
     with console.ProgressView(terminal).running() as view:
-        view.stage("LightningRL")
-        view.step(SimpleNamespace(iteration=2, iterations=3, reward_mean=0.5))
+        view.stage("Training")
+        view.step(SimpleNamespace(phase="rl", iteration=2, iterations=3, reward_mean=0.5))
     assert "2/3 reward 0.500" in written.getvalue()
 
 
