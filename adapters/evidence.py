@@ -1,0 +1,79 @@
+"""What a function's signature and names say about the framework it is written in, without running it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from types import CodeType
+from typing import Any
+
+_LLM_NAMES = frozenset({"llm", "model", "chat_model", "language_model", "lm", "policy"})
+_LLM_TYPES = frozenset({"BaseChatModel", "BaseLanguageModel", "LanguageModelLike", "Runnable"})
+
+
+def required_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    """The parameters that a caller must fill; none where Python cannot tell (some built-ins)."""
+    return [parameter for parameter in _parameters(function) if parameter.default is parameter.empty]
+
+
+def _parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return []
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [parameter for parameter in parameters if parameter.kind not in variadic]
+
+
+def takes_llm(function: Callable[..., Any]) -> bool:
+    """Whether it looks like a factory `build(llm)`: its first parameter is named or typed as an LLM."""
+    if not callable(function):
+        return False
+    first = next(iter(_parameters(function)), None)
+    if first is None or len(required_parameters(function)) > 1:
+        return False
+    return first.name in _LLM_NAMES or _type_name(first.annotation) in _LLM_TYPES
+
+
+def _type_name(annotation: Any) -> str:
+    """The bare name of an annotation, evaluated or still a string; "" if it has none."""
+    name = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+    return name.partition("[")[0].rpartition(".")[2]
+
+
+def library_roots(function: Callable[..., Any]) -> set[str]:
+    """Top-level packages behind the names that `function` uses: its imports, globals and annotations."""
+    code, namespace = _code_and_globals(function)
+    roots = {
+        _root(getattr(parameter.annotation, "__module__", "")) for parameter in required_parameters(function)
+    }
+    if code is None:
+        return roots
+    for name in _names(code):
+        value = namespace.get(name)
+        module = getattr(value, "__module__", None) or type(value).__module__
+        roots.add(_root(getattr(value, "__name__", "") if inspect.ismodule(value) else module))
+        roots.add(_root(name))  # `import openai` inside the function
+    return roots
+
+
+def _code_and_globals(function: Any) -> tuple[CodeType | None, dict[str, Any]]:
+    while hasattr(function, "func") or hasattr(function, "__wrapped__"):  # partials and decorators
+        function = function.func if hasattr(function, "func") else function.__wrapped__
+    if inspect.isclass(function):
+        function = function.__init__
+    elif not inspect.isroutine(function):
+        function = type(function).__call__
+    function = getattr(function, "__func__", function)
+    return getattr(function, "__code__", None), getattr(function, "__globals__", {})
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
+
+
+def _root(module: str | None) -> str:
+    return (module or "").partition(".")[0]

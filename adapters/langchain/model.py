@@ -1,0 +1,192 @@
+"""The policy as a LangChain chat model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models.chat_models import BaseChatModel
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages.tool import tool_call_chunk
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.runnables import Runnable
+from langchain_core.utils.function_calling import convert_to_openai_tool
+from pydantic import BaseModel, PrivateAttr, ValidationError
+
+from raybolt.adapters.capture import captured_policy, current_role
+from raybolt.adapters.langchain.messages import (
+    message_to_langchain,
+    messages_from_langchain,
+    tools_from_langchain,
+)
+from raybolt.env.chat import ChatRequest, Completion
+from raybolt.env.policy import PolicyPort
+from raybolt.store.errors import RayboltError
+
+_RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
+
+
+class PolicyChatModel(BaseChatModel):
+    """The chat model that a factory `build(llm)` is given: every call of it is one step of the run.
+
+    It never caches and never streams by itself: `stream` and `astream` yield the whole reply as one chunk.
+    Without a port it answers by the policy of the run that the caller's context belongs to.
+    """
+
+    cache: bool = False
+    disable_streaming: bool = True
+    model_name: str = "raybolt-policy"
+    _port: PolicyPort | None = PrivateAttr(default=None)
+
+    @classmethod
+    def of(cls, port: PolicyPort) -> PolicyChatModel:
+        """A model whose calls all go to `port`, from whatever thread or context they are made."""
+        model = cls()
+        model._port = port
+        return model
+
+    @property
+    def _llm_type(self) -> str:
+        return "raybolt-policy"
+
+    def _generate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        request = chat_request(messages, stop, run_manager, kwargs)
+        return _result(self._policy().complete_sync(request), request, kwargs)
+
+    async def _agenerate(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> ChatResult:
+        request = chat_request(messages, stop, run_manager, kwargs)
+        return _result(await self._policy().complete(request), request, kwargs)
+
+    def _stream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: CallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> Iterator[ChatGenerationChunk]:
+        yield _chunk(self._generate(messages, stop, run_manager, **kwargs))
+
+    async def _astream(
+        self,
+        messages: list[BaseMessage],
+        stop: list[str] | None = None,
+        run_manager: AsyncCallbackManagerForLLMRun | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[ChatGenerationChunk]:
+        yield _chunk(await self._agenerate(messages, stop, run_manager, **kwargs))
+
+    def bind_tools(
+        self,
+        tools: Sequence[dict[str, Any] | type | Callable[..., Any] | Any],
+        *,
+        tool_choice: str | None = None,
+        **kwargs: Any,
+    ) -> Runnable[Any, AIMessage]:
+        """The model with tools, in OpenAI's form. `tool_choice` is a wish: nothing forces a policy."""
+        return self.bind(
+            tools=[convert_to_openai_tool(tool) for tool in tools], tool_choice=tool_choice, **kwargs
+        )
+
+    def _policy(self) -> PolicyPort:
+        port = self._port or captured_policy.get()
+        if port is None:
+            raise RayboltError(
+                "the policy model was called outside an agent run; start one with agent.env(), a Trainer, or "
+                "agent.run(task, llm) with an LLM of your own"
+            )
+        return port
+
+
+def chat_request(
+    messages: Sequence[BaseMessage],
+    stop: Sequence[str] | None,
+    run_manager: _RunManager,
+    kwargs: Mapping[str, Any],
+) -> ChatRequest:
+    """The canonical request of a LangChain call; call parameters that only a provider knows are dropped."""
+    return ChatRequest(
+        messages=messages_from_langchain(messages),
+        tools=tools_from_langchain(kwargs.get("tools") or ()),
+        tool_choice=_tool_choice(kwargs.get("tool_choice")),
+        response_format=_response_format(kwargs.get("response_format")),
+        temperature=kwargs.get("temperature"),
+        max_tokens=kwargs.get("max_tokens") or kwargs.get("max_completion_tokens"),
+        stop=tuple(stop or ()),
+        role=_role(run_manager),
+    )
+
+
+def _role(run_manager: _RunManager) -> str:
+    """Who calls: the agent's name, else the graph's node, else the role of the surrounding code.
+
+    `create_agent` calls the LLM in a node named "model"; where the agent has no name that says nothing.
+    """
+    metadata = run_manager.metadata if run_manager is not None else {}
+    node = metadata.get("langgraph_node")
+    return metadata.get("lc_agent_name") or (node if node != "model" else None) or current_role()
+
+
+def _tool_choice(choice: Any) -> str | None:
+    """LangChain's and the providers' ways to say it, in the canonical one."""
+    if isinstance(choice, Mapping):
+        return choice.get("function", choice).get("name") or _tool_choice(choice.get("type"))
+    if isinstance(choice, bool):
+        return "required" if choice else None
+    return "required" if choice == "any" else choice
+
+
+def _response_format(wanted: Any) -> Mapping[str, Any] | None:
+    if isinstance(wanted, type) and issubclass(wanted, BaseModel):
+        schema = {"name": wanted.__name__, "schema": wanted.model_json_schema()}
+        return {"type": "json_schema", "json_schema": schema}
+    return wanted
+
+
+def _result(completion: Completion, request: ChatRequest, kwargs: Mapping[str, Any]) -> ChatResult:
+    message = message_to_langchain(completion, position=len(request.messages))
+    if request.response_format is not None and not message.tool_calls:
+        _attach_parsed(message, kwargs["response_format"])
+    return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def _attach_parsed(message: AIMessage, wanted: Any) -> None:
+    """Put the parsed JSON reply where `ChatOpenAI.with_structured_output` looks for it.
+
+    A reply that does not fit is left as it is: the agent's own parser then says so.
+    """
+    try:
+        if isinstance(wanted, type) and issubclass(wanted, BaseModel):
+            message.additional_kwargs["parsed"] = wanted.model_validate_json(str(message.content))
+        else:
+            message.additional_kwargs["parsed"] = json.loads(str(message.content))
+    except (ValidationError, json.JSONDecodeError):
+        return
+
+
+def _chunk(result: ChatResult) -> ChatGenerationChunk:
+    message = result.generations[0].message
+    assert isinstance(message, AIMessage)
+    fields = message.model_dump(exclude={"type", "tool_calls", "invalid_tool_calls"})
+    calls = [
+        *((call["name"], json.dumps(call["args"]), call["id"]) for call in message.tool_calls),
+        *((call["name"], call["args"], call["id"]) for call in message.invalid_tool_calls),
+    ]
+    chunks = [
+        tool_call_chunk(name=name, args=args, id=call_id, index=index)
+        for index, (name, args, call_id) in enumerate(calls)
+    ]
+    return ChatGenerationChunk(message=AIMessageChunk(**fields, tool_call_chunks=chunks))

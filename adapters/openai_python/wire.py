@@ -1,0 +1,91 @@
+"""OpenAI's chat-completions format: request bodies in; response bodies, event streams and errors out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from raybolt.env.chat import ChatRequest, Completion, message_from_dict, message_to_dict, tool_from_dict
+from raybolt.store.errors import InvalidValue
+
+
+def chat_request_from_body(body: Mapping[str, Any], *, role: str) -> ChatRequest:
+    """The canonical request; parameters that only shape sampling beyond ours (top_p, seed…) are dropped.
+
+    Raises InvalidValue, naming the field, for what no answer could honour: several choices, or content that
+    is not text.
+    """
+    if body.get("n") not in (None, 1):
+        raise InvalidValue(f"n={body['n']!r}: a policy gives one choice per call; call it n times instead")
+    stop = body.get("stop")
+    return ChatRequest(
+        messages=tuple(message_from_dict(message) for message in body["messages"]),
+        tools=tuple(tool_from_dict(tool) for tool in body.get("tools") or ()),
+        tool_choice=_tool_choice(body.get("tool_choice")),
+        response_format=body.get("response_format"),
+        temperature=body.get("temperature"),
+        max_tokens=body.get("max_completion_tokens") or body.get("max_tokens"),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
+        role=role,
+    )
+
+
+def _tool_choice(choice: Any) -> str | None:
+    if isinstance(choice, Mapping):
+        return choice.get("function", choice).get("name")
+    return choice
+
+
+def completion_to_body(completion: Completion, *, model: str, completion_id: str) -> dict[str, Any]:
+    """A `chat.completion` object."""
+    message = {"refusal": None, **message_to_dict(completion.message)}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": completion.finish_reason}
+    return _envelope("chat.completion", model, completion_id, [choice]) | {"usage": _usage(completion)}
+
+
+def completion_to_events(
+    completion: Completion, *, model: str, completion_id: str, include_usage: bool
+) -> Iterator[bytes]:
+    """The server-sent events of the same answer: one delta with all of it, the finish reason, `[DONE]`."""
+    delta = message_to_dict(completion.message)
+    for index, call in enumerate(delta.get("tool_calls", ())):
+        call["index"] = index
+    choices = [
+        {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None},
+        {"index": 0, "delta": {}, "logprobs": None, "finish_reason": completion.finish_reason},
+    ]
+    for choice in choices:
+        yield _event(_envelope("chat.completion.chunk", model, completion_id, [choice]))
+    if include_usage:
+        usage = {"usage": _usage(completion)}
+        yield _event(_envelope("chat.completion.chunk", model, completion_id, []) | usage)
+    yield b"data: [DONE]\n\n"
+
+
+def error_body(
+    message: str, *, kind: str = "invalid_request_error", code: str | None = None
+) -> dict[str, Any]:
+    """An error as OpenAI's clients expect it."""
+    return {"error": {"message": message, "type": kind, "param": None, "code": code}}
+
+
+def _envelope(kind: str, model: str, completion_id: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "id": completion_id,
+        "object": kind,
+        "created": int(time.time()),
+        "model": model,
+        "choices": choices,
+    }
+
+
+def _usage(completion: Completion) -> dict[str, int]:
+    num_in = 0 if completion.prompt_ids is None else len(completion.prompt_ids)
+    num_out = 0 if completion.response_ids is None else len(completion.response_ids)
+    return {"prompt_tokens": num_in, "completion_tokens": num_out, "total_tokens": num_in + num_out}
+
+
+def _event(data: Mapping[str, Any]) -> bytes:
+    return b"data: " + json.dumps(data).encode() + b"\n\n"
