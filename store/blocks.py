@@ -1,0 +1,165 @@
+"""Groups as Arrow tables: what the store seals, and what the learner reads without copying tokens.
+
+A table has a row per span. Plain fields are columns of their own names; each array attribute is a list
+column named ``<attribute>:<dtype>``, for instance ``raybolt.prompt_ids:int32``, null where a span lacks it.
+Rollouts and attempts stand as JSON in the schema's metadata under ``raybolt.group``. Only the last attempt
+of a rollout is sealed: the learner has no use for the spans of superseded ones.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from . import names
+from .errors import InvalidValue
+from .rows import SpanRow, iter_arrays, make_span, pack_span
+from .types import Attempt, GroupData, GroupHandle, Rollout, RolloutConfig, RolloutData, Span
+
+_METADATA_KEY = b"raybolt.group"
+
+_PLAIN_COLUMNS = {
+    "rollout_id": pa.string(),
+    "attempt_id": pa.string(),
+    "sequence_id": pa.int64(),
+    "trace_id": pa.string(),
+    "span_id": pa.string(),
+    "parent_id": pa.string(),
+    "name": pa.string(),
+    "start_time": pa.float64(),
+    "end_time": pa.float64(),
+    "status": pa.string(),
+    "status_message": pa.string(),
+    "attributes": pa.string(),
+    "events": pa.string(),
+}
+"""Column types of the first fields of ``SpanRow``, in its order."""
+
+
+def encode_group(rollouts: Sequence[Rollout], attempts: Iterable[Attempt], spans: Iterable[Span]) -> pa.Table:
+    """Returns the group's table; of each rollout the attempt with the highest sequence id is kept.
+
+    The rollouts must all name the same group; raises InvalidValue otherwise.
+    """
+    last: dict[str, Attempt] = {}
+    for attempt in sorted(attempts, key=lambda attempt: attempt.sequence_id):
+        last[attempt.rollout_id] = attempt
+    rows: dict[str, list[SpanRow]] = {attempt.attempt_id: [] for attempt in last.values()}
+    for span in sorted(spans, key=lambda span: span.sequence_id):
+        if span.attempt_id in rows:
+            rows[span.attempt_id].append(pack_span(span))
+    group_ids = {rollout.group_id for rollout in rollouts}
+    group_id = next(iter(group_ids), None)
+    if group_id is None or len(group_ids) > 1:
+        raise InvalidValue(f"rollouts name the groups {sorted(map(str, group_ids))}; give those of one group")
+    members = [(rollout, last.get(rollout.rollout_id)) for rollout in rollouts]
+    return encode_rows(
+        group_id,
+        next((rollout.task_id for rollout in rollouts if rollout.task_id is not None), None),
+        [(rollout, attempt, rows[attempt.attempt_id] if attempt else []) for rollout, attempt in members],
+    )
+
+
+def encode_rows(
+    group_id: str, task_id: str | None, members: Sequence[tuple[Rollout, Attempt | None, Sequence[SpanRow]]]
+) -> pa.Table:
+    """Returns a group's table, given each rollout with its last attempt and that one's rows, in order."""
+    rows = [row for _, _, own in members for row in own]
+    columns = {
+        name: pa.array([row[index] for row in rows], type=kind)
+        for index, (name, kind) in enumerate(_PLAIN_COLUMNS.items())
+    }
+    about = {
+        "group_id": group_id,
+        "task_id": task_id,
+        "rollouts": [
+            (asdict(rollout), asdict(attempt) if attempt else None) for rollout, attempt, _ in members
+        ],
+    }
+    table = pa.table(columns | _array_columns(rows))
+    return table.replace_schema_metadata({_METADATA_KEY: json.dumps(about)})
+
+
+def decode_group(table: pa.Table) -> GroupData:
+    """Returns the group of a table; token arrays are read-only views of the table's buffers."""
+    spans: dict[str, list[Span]] = {}
+    for span in _decode_spans(table):
+        spans.setdefault(span.attempt_id, []).append(span)
+    about = json.loads(table.schema.metadata[_METADATA_KEY])
+    members = []
+    for rollout_fields, attempt_fields in about["rollouts"]:
+        config = rollout_fields.pop("config")
+        config["retry_condition"] = tuple(config["retry_condition"])
+        rollout = Rollout(config=RolloutConfig(**config), **rollout_fields)
+        attempt = Attempt(**attempt_fields) if attempt_fields else None
+        own = spans.get(attempt.attempt_id, []) if attempt else []
+        members.append(RolloutData(rollout, attempt, tuple(own)))
+    return GroupData(about["group_id"], about["task_id"], tuple(members))
+
+
+def read_group(handle: GroupHandle) -> GroupData:
+    """Returns the group behind a handle, wherever its table lies; blocks while Ray fetches it."""
+    if isinstance(handle.ref, pa.Table):
+        return decode_group(handle.ref)
+    import ray  # a handle of a LocalStore is read without Ray
+
+    return decode_group(ray.get(handle.ref))
+
+
+def num_sampled_tokens(table: pa.Table) -> int:
+    """Returns the summed length of the response ids in a group's table."""
+    prefix = names.RESPONSE_IDS + ":"
+    return sum(
+        len(chunk.flatten())
+        for name in table.column_names
+        if name.startswith(prefix)
+        for chunk in table.column(name).chunks
+    )
+
+
+def _array_columns(rows: Sequence[SpanRow]) -> dict[str, pa.Array]:
+    cells: dict[str, dict[int, npt.NDArray[Any]]] = {}
+    for index, row in enumerate(rows):
+        for attribute, array in iter_arrays(row):
+            cells.setdefault(f"{attribute}:{array.dtype.name}", {})[index] = array
+    return {name: _list_column(column, len(rows)) for name, column in cells.items()}
+
+
+def _list_column(cells: dict[int, npt.NDArray[Any]], num_rows: int) -> pa.Array:
+    """Returns the list column that has ``cells[i]`` in row i and null in every other row."""
+    lengths = np.zeros(num_rows + 1, np.int64)
+    missing = np.ones(num_rows, bool)
+    for index, array in cells.items():
+        lengths[index + 1] = len(array)
+        missing[index] = False
+    offsets = np.cumsum(lengths).astype(np.int32)
+    values = np.concatenate(list(cells.values()))
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(values), mask=pa.array(missing))
+
+
+def _decode_spans(table: pa.Table) -> Iterable[Span]:
+    table = table.combine_chunks()  # copies nothing: an encoded table has one chunk per column
+    plain = [table.column(name).to_pylist() for name in _PLAIN_COLUMNS]
+    arrays = [
+        (name.rsplit(":", 1)[0], _list_cells(table.column(name).chunk(0)))
+        for name in table.column_names[len(_PLAIN_COLUMNS) :]
+    ]
+    for index, fields in enumerate(zip(*plain, strict=True)):
+        row = SpanRow._make((*fields, "[]", b""))
+        attributes = json.loads(row.attributes)
+        attributes.update((name, cells[index]) for name, cells in arrays if cells[index] is not None)
+        yield make_span(row, attributes)
+
+
+def _list_cells(column: pa.ListArray) -> list[npt.NDArray[Any] | None]:
+    values = column.values.to_numpy(zero_copy_only=True)
+    offsets = column.offsets.to_numpy()
+    valid = column.is_valid().to_numpy(zero_copy_only=False)
+    return [
+        values[start:end] if present else None
+        for start, end, present in zip(offsets[:-1], offsets[1:], valid, strict=True)
+    ]

@@ -1,0 +1,328 @@
+"""The store's memory on disk: one SQLite file per folder, ``<folder>/journal.db``.
+
+It holds the present state (a row per rollout, attempt, group, resources and span), so it needs no replay
+and no compaction, and any SQLite tool can read it. Changes are collected by the ``Recorder`` methods and
+written by ``flush`` in one transaction.
+
+What an acknowledgement is worth: a flushed change has left the process (write-ahead log,
+``synchronous=NORMAL``), so it survives the process being killed at any moment. It is not synced to the
+device at once: a power failure may cost the last seconds, never the file. A log whose tail is torn loses
+its last transactions as a whole.
+"""
+
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Sequence
+from contextlib import closing, suppress
+from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+from .errors import StoreError
+from .record import Snapshot
+from .rows import SpanRow
+from .types import Attempt, Group, ResourcesUpdate, Rollout, RolloutConfig
+
+FILE_NAME = "journal.db"
+FORMAT = 1
+LOCK_WAIT_SECONDS = 2.0
+"""How long another process may take to let go of the folder, e.g. one that was just killed."""
+CHECKPOINT_BYTES = 16 * 2**20
+"""About how much may be written before the log is moved into the database file."""
+
+_SCHEMA = f"""
+CREATE TABLE rollouts (
+    rollout_id TEXT PRIMARY KEY, group_id TEXT, task_id TEXT, mode TEXT, resources_id TEXT,
+    status TEXT NOT NULL, start_time REAL NOT NULL, end_time REAL, queue_position INTEGER,
+    input TEXT NOT NULL, config TEXT NOT NULL, metadata TEXT NOT NULL);
+CREATE TABLE attempts (
+    attempt_id TEXT PRIMARY KEY, rollout_id TEXT NOT NULL, sequence_id INTEGER NOT NULL, status TEXT NOT NULL,
+    start_time REAL NOT NULL, end_time REAL, worker_id TEXT, metadata TEXT NOT NULL);
+CREATE TABLE groups (
+    group_id TEXT PRIMARY KEY, task_id TEXT, num_rollouts INTEGER, num_ended INTEGER NOT NULL,
+    num_succeeded INTEGER NOT NULL, status TEXT NOT NULL, taken_by TEXT);
+CREATE TABLE resources (
+    resources_id TEXT PRIMARY KEY, version INTEGER NOT NULL, create_time REAL NOT NULL,
+    update_time REAL NOT NULL, resources TEXT NOT NULL);
+CREATE TABLE spans (
+    rollout_id TEXT NOT NULL, attempt_id TEXT NOT NULL, sequence_id INTEGER NOT NULL, trace_id TEXT NOT NULL,
+    span_id TEXT NOT NULL, parent_id TEXT, name TEXT NOT NULL, start_time REAL NOT NULL,
+    end_time REAL NOT NULL, status TEXT NOT NULL, status_message TEXT, attributes TEXT NOT NULL,
+    events TEXT NOT NULL, layout TEXT NOT NULL, arrays BLOB NOT NULL);
+CREATE INDEX spans_by_rollout ON spans (rollout_id);
+PRAGMA user_version = {FORMAT};
+"""
+
+# Upserts keep a row's rowid, so rowid order is the order of creation; REPLACE moves the row to the end,
+# where the latest resources belong.
+_PUT_ROLLOUT = """
+INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (rollout_id) DO UPDATE SET
+    mode = excluded.mode, resources_id = excluded.resources_id, status = excluded.status,
+    end_time = excluded.end_time, queue_position = excluded.queue_position, input = excluded.input,
+    config = excluded.config, metadata = excluded.metadata"""
+_PUT_PROGRESS = "UPDATE rollouts SET status = ?, end_time = ?, queue_position = ? WHERE rollout_id = ?"
+_PUT_ATTEMPT = """
+INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (attempt_id) DO UPDATE SET
+    status = excluded.status, end_time = excluded.end_time, worker_id = excluded.worker_id,
+    metadata = excluded.metadata"""
+_PUT_GROUP = """
+INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (group_id) DO UPDATE SET
+    task_id = excluded.task_id, num_rollouts = excluded.num_rollouts, num_ended = excluded.num_ended,
+    num_succeeded = excluded.num_succeeded, status = excluded.status, taken_by = excluded.taken_by"""
+_PUT_RESOURCES = "REPLACE INTO resources VALUES (?, ?, ?, ?, ?)"
+_PUT_SPAN = f"INSERT INTO spans VALUES ({', '.join('?' * len(SpanRow._fields))})"
+
+
+class Journal:
+    """A ``Recorder`` that writes to a folder's journal, which no other process may open meanwhile.
+
+    Not thread-safe: its owner serialises the calls. After a failed write (a full disk, say) memory is ahead
+    of the file, so every later ``flush`` raises: the folder has to be opened anew.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Opens or creates the journal; StoreError if it is in use, damaged or of another format."""
+        self._path = folder / FILE_NAME
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock_folder(folder)
+        try:
+            self._connection = _open(self._path)
+        except BaseException:
+            self._lock.close()
+            raise
+        self._pending: list[tuple[str, tuple[Any, ...]]] = []
+        self._failure: str | None = None
+        self._bytes_in_log = 0
+        self._checkpointer = _Checkpointer(self._path)
+
+    # Recorder
+
+    def rollout(self, rollout: Rollout, queue_position: int | None) -> None:
+        row = (
+            rollout.rollout_id,
+            rollout.group_id,
+            rollout.task_id,
+            rollout.mode,
+            rollout.resources_id,
+            rollout.status,
+            rollout.start_time,
+            rollout.end_time,
+            queue_position,
+            json.dumps(rollout.input),
+            json.dumps(asdict(rollout.config)),
+            json.dumps(dict(rollout.metadata)),
+        )
+        self._pending.append((_PUT_ROLLOUT, row))
+
+    def progress(self, rollout: Rollout, queue_position: int | None) -> None:
+        row = (rollout.status, rollout.end_time, queue_position, rollout.rollout_id)
+        self._pending.append((_PUT_PROGRESS, row))
+
+    def attempt(self, attempt: Attempt) -> None:
+        row = (
+            attempt.attempt_id,
+            attempt.rollout_id,
+            attempt.sequence_id,
+            attempt.status,
+            attempt.start_time,
+            attempt.end_time,
+            attempt.worker_id,
+            json.dumps(dict(attempt.metadata)),
+        )
+        self._pending.append((_PUT_ATTEMPT, row))
+
+    def spans(self, rows: Sequence[SpanRow]) -> None:
+        self._pending.extend((_PUT_SPAN, row) for row in rows)
+        self._bytes_in_log += sum(len(row.arrays) + len(row.attributes) for row in rows)
+
+    def group(self, group: Group) -> None:
+        row = (
+            group.group_id,
+            group.task_id,
+            group.num_rollouts,
+            group.num_ended,
+            group.num_succeeded,
+            group.status,
+            group.taken_by,
+        )
+        self._pending.append((_PUT_GROUP, row))
+
+    def resources(self, update: ResourcesUpdate) -> None:
+        row = (
+            update.resources_id,
+            update.version,
+            update.create_time,
+            update.update_time,
+            json.dumps(dict(update.resources)),
+        )
+        self._pending.append((_PUT_RESOURCES, row))
+
+    # Writing and reading
+
+    def flush(self) -> None:
+        """Writes all pending changes in one transaction; StoreError if that or an earlier one failed."""
+        if self._failure is not None:
+            raise StoreError(self._failure)
+        if not self._pending:
+            return
+        pending, self._pending = self._pending, []
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            for sql, changes in groupby(pending, key=itemgetter(0)):
+                self._connection.executemany(sql, (values for _, values in changes))
+            self._connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            self._failure = f"{self._path} cannot be written ({error}); make room, then open the store again"
+            with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
+                self._connection.execute("ROLLBACK")
+            raise StoreError(self._failure) from error
+        if self._bytes_in_log > CHECKPOINT_BYTES:
+            self._bytes_in_log = 0
+            self._checkpointer.wake()
+
+    def load(self) -> Snapshot:
+        """Returns everything but the spans, which ``recall`` reads when somebody asks for them."""
+        query = self._connection.execute
+        return Snapshot(
+            rollouts=[_rollout(row) for row in query("SELECT * FROM rollouts ORDER BY rowid")],
+            attempts=[_attempt(row) for row in query("SELECT * FROM attempts ORDER BY rowid")],
+            groups=[
+                Group(
+                    group_id=row[0],
+                    task_id=row[1],
+                    num_rollouts=row[2],
+                    num_ended=row[3],
+                    num_succeeded=row[4],
+                    status=row[5],
+                    taken_by=row[6],
+                )
+                for row in query("SELECT * FROM groups ORDER BY rowid")
+            ],
+            resources=[
+                ResourcesUpdate(
+                    resources_id=row[0],
+                    version=row[1],
+                    create_time=row[2],
+                    update_time=row[3],
+                    resources=json.loads(row[4]),
+                )
+                for row in query("SELECT * FROM resources ORDER BY rowid")
+            ],
+            # Spans are never deleted, so the highest rowid counts them without a scan.
+            num_spans=query("SELECT max(rowid) FROM spans").fetchone()[0] or 0,
+        )
+
+    def recall(self, rollout_id: str) -> Iterable[SpanRow]:
+        """Returns the flushed spans of a rollout in order of arrival."""
+        rows = self._connection.execute(
+            "SELECT * FROM spans WHERE rollout_id = ? ORDER BY rowid", (rollout_id,)
+        )
+        return map(SpanRow._make, rows)
+
+    def close(self) -> None:
+        """Flushes, moves the log into the database file and lets go of the folder."""
+        try:
+            self.flush()
+        finally:
+            self._checkpointer.close()
+            self._connection.close()
+            self._lock.close()
+
+
+class _Checkpointer:
+    """Moves the log into the database file from a thread of its own, since that waits for the device."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._wake = threading.Event()
+        self._closing = False
+        self._thread = threading.Thread(target=self._run, name="raybolt-journal", daemon=True)
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._wake.set()
+
+    def close(self) -> None:
+        self._closing = True
+        self._wake.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+            while self._wake.wait() and not self._closing:
+                self._wake.clear()
+                # A checkpoint that fails (a full disk) is tried again after more writes; until then
+                # the log keeps everything.
+                with suppress(sqlite3.Error):
+                    # The first does the work while writers go on; the second, nearly idle, holds them
+                    # back for a moment, without which the log would never start afresh.
+                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+                    connection.execute("PRAGMA wal_checkpoint(RESTART)")
+
+
+def _lock_folder(folder: Path) -> sqlite3.Connection:
+    """Returns what holds the folder: SQLite's file lock, which the system drops when the process dies."""
+    connection = sqlite3.connect(
+        folder / "journal.lock", timeout=LOCK_WAIT_SECONDS, isolation_level=None, check_same_thread=False
+    )
+    try:
+        connection.execute("BEGIN EXCLUSIVE")
+    except sqlite3.OperationalError as error:
+        connection.close()
+        raise StoreError(
+            f"{folder} is in use by another store ({error}); close that one or give another folder"
+        ) from None
+    return connection
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
+            connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+        (found,) = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.DatabaseError as error:
+        connection.close()
+        raise StoreError(f"{path} is no journal ({error}); restore it or give another folder") from None
+    if found != FORMAT:
+        connection.close()
+        raise StoreError(f"{path} has format {found}, not {FORMAT}; open it with the raybolt that wrote it")
+    return connection
+
+
+def _rollout(row: Sequence[Any]) -> tuple[Rollout, int | None]:
+    config = json.loads(row[10])
+    config["retry_condition"] = tuple(config["retry_condition"])
+    rollout = Rollout(
+        rollout_id=row[0],
+        group_id=row[1],
+        task_id=row[2],
+        mode=row[3],
+        resources_id=row[4],
+        status=row[5],
+        start_time=row[6],
+        end_time=row[7],
+        input=json.loads(row[9]),
+        config=RolloutConfig(**config),
+        metadata=json.loads(row[11]),
+    )
+    return rollout, row[8]
+
+
+def _attempt(row: Sequence[Any]) -> Attempt:
+    return Attempt(
+        attempt_id=row[0],
+        rollout_id=row[1],
+        sequence_id=row[2],
+        status=row[3],
+        start_time=row[4],
+        end_time=row[5],
+        worker_id=row[6],
+        metadata=json.loads(row[7]),
+    )

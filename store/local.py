@@ -1,0 +1,37 @@
+"""The store in this process, in memory or in a folder."""
+
+import os
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .client import StoreClient
+from .errors import StoreError
+from .keeper import CACHE_BYTES, Keeper
+
+
+class LocalStore(StoreClient):
+    """A store in this process; ``path`` names the folder that keeps it, None keeps it in memory only.
+
+    Its methods may be awaited on any number of event loops and threads. A group's handle refers to the
+    table itself. Opening a folder gives up what was in flight there: those attempts become
+    ``unresponsive``, their rollouts are queued again or failed as their config says, and
+    ``statistics()["lost"]`` names them. One store at a time can have a folder open; others get StoreError.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] | None = None, *, cache_bytes: int = CACHE_BYTES) -> None:
+        """Opens or creates the store; at most ``cache_bytes`` of a folder's spans are held in memory."""
+        folder = Path(path).resolve() if path is not None else None
+        self._keeper = Keeper(folder, publish=_itself, cache_bytes=cache_bytes)
+
+    async def _ask(self, operation: str, **arguments: Any) -> Any:
+        return await self._keeper.ask(operation, arguments)
+
+    async def close(self) -> None:
+        self._keeper.close()
+
+    def __reduce__(self) -> NoReturn:
+        raise StoreError("a LocalStore lives in one process; use RayStore to reach a store from several")
+
+
+def _itself(table: Any) -> Any:
+    return table

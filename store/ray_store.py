@@ -1,0 +1,135 @@
+"""The store as a Ray actor: one shard per store, named, detached, restarted from its journal when it dies.
+
+The shard runs a ``Keeper`` and seals groups into Ray's object store *itself*: an object dies with the
+process that put it, so a runner's death takes nothing along, and the driver moves references only.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from .client import StoreClient
+from .errors import RayboltError, StoreError
+from .keeper import Keeper
+
+NAMESPACE = "raybolt"
+"""Ray namespace of all shards, so that drivers with other namespaces find them."""
+
+
+class RayStore(StoreClient):
+    """A store that any process of a Ray cluster can use. Pickled, it reaches the same store elsewhere.
+
+    Handles of groups refer to objects that the shard owns: should the shard die, those are lost with it
+    (``ray.get`` raises ``OwnerDiedError``) and ``get_group`` seals them again from the journal. Calls made
+    while the shard is down wait for its restart and are then repeated, which their ids make harmless.
+    """
+
+    def __init__(self, name: str, shard: ActorHandle) -> None:
+        """Wraps a shard; use ``create`` or ``connect``."""
+        self.name = name
+        self._shard = shard
+
+    @classmethod
+    def create(cls, path: str | os.PathLike[str] | None, *, name: str = "store") -> "RayStore":
+        """Returns the store of this name with the given folder (None: memory), started if need be.
+
+        The shard runs on this node, where the folder is, and outlives this driver (``destroy`` ends it).
+        Raises StoreError if a store of this name keeps another folder or if the folder cannot be opened.
+        """
+        folder = Path(path).resolve() if path is not None else None
+        shard = _Shard.options(  # type: ignore[attr-defined]  # Ray adds it to the class
+            name=_actor_name(name),
+            namespace=NAMESPACE,
+            lifetime="detached",
+            get_if_exists=True,
+            num_cpus=0,
+            max_restarts=-1,
+            max_task_retries=-1,
+            scheduling_strategy=NodeAffinitySchedulingStrategy(
+                ray.get_runtime_context().get_node_id(), soft=False
+            ),
+        ).remote(folder)
+        found, failure = ray.get(shard.opened.remote())
+        if failure is not None:
+            ray.kill(shard)
+            raise failure
+        if found != folder:
+            raise StoreError(
+                f"the store named {name!r} runs already, with path {found} and not {folder}; "
+                "give another name, or that path"
+            )
+        return cls(name, shard)
+
+    @classmethod
+    def connect(cls, name: str = "store") -> "RayStore":
+        """Returns the running store of this name; StoreError when there is none."""
+        try:
+            return cls(name, ray.get_actor(_actor_name(name), namespace=NAMESPACE))
+        except ValueError:
+            raise StoreError(
+                f"no store named {name!r} runs in this cluster; start it by RayStore.create"
+            ) from None
+
+    async def _ask(self, operation: str, **arguments: Any) -> Any:
+        try:
+            return await self._shard.ask.remote(operation, arguments)
+        except RayTaskError as error:
+            if isinstance(error.cause, RayboltError):
+                raise error.cause from None
+            raise
+        except RayActorError as error:
+            raise StoreError(f"the store named {self.name!r} is gone: {error}") from error
+
+    async def close(self) -> None:
+        """Does nothing to the shard, which others may be using; ``destroy`` ends it."""
+
+    async def destroy(self) -> None:
+        """Ends the shard after its journal is closed; the folder can then be opened by ``LocalStore``."""
+        await self._shard.close.remote()
+        ray.kill(self._shard)
+        while await asyncio.to_thread(_is_named, self.name):  # Ray frees the name a little later
+            await asyncio.sleep(0.01)
+
+
+@ray.remote
+class _Shard:
+    """The actor. Asynchronous, so that calls which wait (for rollouts, for the journal) hold up no other."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._failure: RayboltError | None = None
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        try:
+            # After a restart the runners are still at work, and go on with their attempts.
+            self._keeper = Keeper(folder, publish=ray.put, keep_in_flight=restarted)
+        except RayboltError as error:
+            self._failure = error  # raised here, Ray would report it as the actor's death
+
+    async def opened(self) -> tuple[Path | None, RayboltError | None]:
+        return self._folder, self._failure
+
+    async def ask(self, operation: str, arguments: dict[str, Any]) -> Any:
+        if self._failure is not None:
+            raise self._failure
+        return await self._keeper.ask(operation, arguments)
+
+    async def close(self) -> None:
+        self._keeper.close()
+
+
+def _is_named(name: str) -> bool:
+    try:
+        ray.get_actor(_actor_name(name), namespace=NAMESPACE)
+    except ValueError:
+        return False
+    return True
+
+
+def _actor_name(name: str) -> str:
+    return f"raybolt-{name}"
