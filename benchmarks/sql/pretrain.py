@@ -1,0 +1,229 @@
+"""Makes the shipped tiny model: `python -m raybolt.benchmarks.sql.pretrain --out DIR`.
+
+A Llama of a million parameters reads endless generated documents: a random schema, then questions with their
+SQL in plain text. It learns to answer questions about a schema it has never seen; it sees neither chats nor
+tools nor any table of the held-out databases, so that as an agent it can do nothing yet.
+
+The loop is plain torch, since these are the weights that all training through raybolt starts from. The loss
+is taken on the SQL only: the rest of a document is random words, which teach nothing. Matrices are stepped by
+Muon, which here needs about half of AdamW's steps, everything else by AdamW.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Final
+
+import torch
+from torch import Tensor
+
+from raybolt.benchmarks.sql.conversation import small_talk
+from raybolt.benchmarks.sql.questions import ask
+from raybolt.benchmarks.sql.schema import Schema
+from raybolt.benchmarks.sql.tokenizer import build_tokenizer, save_tokenizer
+from raybolt.benchmarks.sql.words import WORDS
+from raybolt.benchmarks.sql.world import random_schema
+
+if TYPE_CHECKING:
+    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+
+QUESTIONS_PER_DOCUMENT: Final = 3
+DOCUMENTS_PER_STEP: Final = 32
+MAX_CONTEXT: Final = 1024
+IGNORED: Final = -100
+
+
+@dataclass(frozen=True)
+class Document:
+    """A text in pieces; `answers` are the places of the pieces that are SQL."""
+
+    pieces: tuple[str, ...]
+    answers: tuple[int, ...]
+
+    @property
+    def text(self) -> str:
+        """The whole document."""
+        return "".join(self.pieces)
+
+
+def random_document(rng: Random) -> Document:
+    """A document about a random schema."""
+    return document(rng, random_schema(rng, "random"))
+
+
+# What stands before a question, between it and its SQL, and after: the habits of many authors.
+_LAYOUTS: Final = (
+    ("", "\n", "\n"),
+    ("Q: ", "\nA: ", "\n"),
+    ("-- ", "\n", ";\n"),
+    ("* ", " -> ", "\n"),
+    ("# ", "\n\n", "\n\n"),
+    ("> ", "\n```\n", "\n```\n"),
+    ("", ': "', '"\n'),
+    ('["', '", "', '"]\n'),
+    ("<p>", "</p><pre>", "</pre>\n"),
+    ("/* ", " */ ", "\n"),
+    ('{"', '": "', '"}\n'),
+    ("(", ") = (", ")\n"),
+)
+
+
+def document(rng: Random, schema: Schema) -> Document:
+    """`schema`, then questions with their SQL, in one of many layouts, with litter, as the web has them."""
+    before, between, after = rng.choice(_LAYOUTS)
+    pieces, answers = [_litter(rng), f"{schema.text()}\n"], []
+    for _ in range(QUESTIONS_PER_DOCUMENT):
+        question = ask(rng, schema)
+        pieces += [f"{before}{question.text}", f"{_litter(rng)}{between}", f"{question.query}{after}"]
+        answers.append(len(pieces) - 1)
+    return Document(tuple(pieces), tuple(answers))
+
+
+def _litter(rng: Random) -> str:
+    """Nothing, or a line of a few random words."""
+    if rng.random() < 0.6:
+        return ""
+    return f"\n{' '.join(rng.choices(WORDS, k=rng.randint(1, 6)))}\n"
+
+
+def random_documents(seed: int) -> Iterator[Document]:
+    """Documents without end, the same for the same seed."""
+    rng = Random(seed)
+    while True:
+        yield random_document(rng)
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """The tokenizer of the world's text and of the agent's chats about it."""
+
+    texts = [document.text for document in islice(random_documents(seed=0), 5000)]
+    return build_tokenizer([*texts, *small_talk()], max_length=MAX_CONTEXT)
+
+
+def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """A Llama of about a million parameters with random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=-(-len(tokenizer) // 64) * 64,
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_CONTEXT,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return LlamaForCausalLM(config)
+
+
+def make_batch(documents: list[Document], tokenizer: PreTrainedTokenizerFast) -> tuple[Tensor, Tensor]:
+    """Token ids and labels, both [documents, longest], padded on the right; off the answers labels say so."""
+    ids, labels = [], []
+    for document in documents:
+        row: list[int] = []
+        row_labels: list[int] = []
+        for place, tokens in enumerate(tokenizer(list(document.pieces))["input_ids"]):
+            row += tokens
+            row_labels += tokens if place in document.answers else [IGNORED] * len(tokens)
+        ids.append(torch.tensor(row))
+        labels.append(torch.tensor(row_labels))
+    pad = torch.nn.utils.rnn.pad_sequence
+    padding = tokenizer.pad_token_id
+    return pad(ids, batch_first=True, padding_value=padding), pad(
+        labels, batch_first=True, padding_value=IGNORED
+    )
+
+
+def answer_logits(model: LlamaForCausalLM, ids: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits [answer tokens, vocabulary] and the tokens themselves; padding on the right is harmless."""
+    hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+    targets = labels[:, 1:]
+    return model.lm_head(hidden[targets != IGNORED]), targets[targets != IGNORED]
+
+
+@torch.inference_mode()
+def exact_answers(
+    model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, documents: list[Document]
+) -> float:
+    """The share of answers that greedy decoding would write token by token as the document has them."""
+    ids, labels = make_batch(documents, tokenizer)
+    logits, targets = answer_logits(model, ids, labels)
+    right = torch.ones_like(labels[:, 1:], dtype=torch.bool)
+    right[labels[:, 1:] != IGNORED] = logits.argmax(-1) == targets
+    starts = (labels[:, 1:] != IGNORED) & (labels[:, :-1] == IGNORED)
+    answer = starts.cumsum(-1) + torch.arange(len(ids))[:, None] * (QUESTIONS_PER_DOCUMENT + 1)
+    wrong = answer[~right].unique()
+    return 1.0 - len(wrong) / (QUESTIONS_PER_DOCUMENT * len(documents))
+
+
+def make_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the layers, AdamW for the embedding and the norms."""
+    layers = [weight for weight in model.model.layers.parameters() if weight.ndim == 2]
+    chosen = {id(weight) for weight in layers}
+    others = [weight for weight in model.parameters() if id(weight) not in chosen]
+    return [
+        torch.optim.Muon(layers, lr=0.02, momentum=0.95, weight_decay=0.01),
+        torch.optim.AdamW(others, lr=4e-3, betas=(0.9, 0.95), weight_decay=0.0),
+    ]
+
+
+def pretrain(
+    *, minutes: float, seed: int, num_steps: int | None = None
+) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
+    """A model trained for about `minutes`, or for `num_steps` steps; the learning rate falls to zero."""
+    tokenizer = make_tokenizer()
+    model = make_model(tokenizer, seed)
+    optimizers = make_optimizers(model)
+    rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
+    documents = random_documents(seed + 1)
+    exam = list(islice(random_documents(seed=0), 100))
+    start, step, num_tokens, done = time.monotonic(), 0, 0, 0.0
+    while done < 1.0:
+        for optimizer, rate in zip(optimizers, rates, strict=True):
+            optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 50, (1.0 - done) / 0.4)
+        ids, labels = make_batch(list(islice(documents, DOCUMENTS_PER_STEP)), tokenizer)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits, targets = answer_logits(model, ids, labels)
+        loss = torch.nn.functional.cross_entropy(logits.float(), targets)
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        step, num_tokens, seconds = step + 1, num_tokens + ids.numel(), time.monotonic() - start
+        done = step / num_steps if num_steps else seconds / (60 * minutes)
+        if step % 100 == 0 or done >= 1.0:
+            print(
+                f"step {step}  {num_tokens / 1e6:.2f} M tokens  {seconds:.0f} s  loss {loss.item():.3f}  "
+                f"exact {exact_answers(model, tokenizer, exam):.3f}",
+                flush=True,
+            )
+    return model.eval(), tokenizer
+
+
+def main() -> None:
+    """Pretrain and write the Hugging Face folder."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write the model and its tokenizer to"
+    )
+    parser.add_argument("--minutes", type=float, default=12.0, help="how long to train, on 2 cores")
+    parser.add_argument("--steps", type=int, default=None, help="train so many steps instead")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    model, tokenizer = pretrain(minutes=arguments.minutes, seed=arguments.seed, num_steps=arguments.steps)
+    model.save_pretrained(arguments.out)
+    save_tokenizer(tokenizer, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
