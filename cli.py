@@ -19,7 +19,8 @@ from raybolt.store.errors import RayboltError
 
 
 class _OneLineErrors(TyperGroup):
-    def invoke(self, ctx: typer.Context) -> Any:
+    # The context's class is typer's private copy of click's, and changes with typer's version: hence Any.
+    def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except RayboltError as error:
@@ -256,14 +257,15 @@ def evaluate(
     }  # fmt: skip
     settings = load_settings(config, run, {})
 
-    from raybolt.runs import evaluate_run, write_report
+    from raybolt.benchmarks.report import write_json
+    from raybolt.runs import evaluate_run
 
     with console.ProgressView(console.out).running() as view:
         view.stage("Evaluation")
         result = evaluate_run(settings, temperature=temperature, rollouts_per_task=rollouts_per_task)
     console.print_evaluation(result, of=f"{result.num_tasks} tasks of {settings.val or settings.tasks}")
     if report:
-        write_report(report, result)
+        write_json(report, result)
 
 
 @app.command()
@@ -283,8 +285,8 @@ def bench(
     ] = None,
 ) -> None:
     """Run a benchmark suite and report execution accuracy on its held-out databases."""
+    from raybolt.benchmarks.report import write_json
     from raybolt.benchmarks.suite import run_suite
-    from raybolt.runs import write_report
     from raybolt.settings import read_recipe
 
     folder = out or _free_folder(Path("runs") / f"bench-{suite}-{algorithm}-{seed}")
@@ -297,7 +299,7 @@ def bench(
             on_stage=view.stage, on_progress=view.step,
         )  # fmt: skip
     console.print_evaluation(result.evaluation, of=f"{result.evaluation.num_tasks} questions of {data}")
-    write_report(report or folder / "report.json", result)
+    write_json(report or folder / "report.json", result)
 
 
 @tiny.command(name="make")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +103,7 @@ def print_evaluation(result: EvalResult, *, of: str) -> None:
     print_failures(result.errors, num_failed=result.num_failed)
 
 
-def print_failures(errors: dict[str, int], *, num_failed: int) -> None:
+def print_failures(errors: Mapping[str, int], *, num_failed: int) -> None:
     """How many rollouts failed and why, most frequent reason first; nothing if none did."""
     if not num_failed:
         return
@@ -125,7 +125,7 @@ def print_fit(result: FitResult) -> None:
     out.print(table)
 
 
-def print_demo(report: dict[str, Any], examples: Sequence[str]) -> None:
+def print_demo(report: Mapping[str, Any], examples: Sequence[str]) -> None:
     """The demo's tables, then its example trajectories (plain text)."""
     held_out = report["held_out"]
     asked = f"{held_out['questions']} questions on {held_out['databases']} databases"
@@ -155,7 +155,7 @@ def percent(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
-def seconds(parts: dict[str, float]) -> str:
+def seconds(parts: Mapping[str, float]) -> str:
     """`{"total": 61.2, "rollouts": 40.0}` as `61 total, 40 rollouts`."""
     return ", ".join(f"{value:.0f} {name}" for name, value in parts.items())
 

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
-import json
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from raybolt.adapters.wrap import WrappedAgent, wrap
+from raybolt.benchmarks.demonstrations import record_demonstrations
 from raybolt.env.limits import RunLimits
 from raybolt.env.task import Task, load_tasks
 from raybolt.objects import load_object
@@ -54,12 +52,6 @@ def evaluate_run(settings: RunSettings, *, temperature: float, rollouts_per_task
         return trainer.evaluate(val or train, temperature=temperature, rollouts_per_task=rollouts_per_task)
 
 
-def write_report(path: Path, report: Any) -> None:
-    """Write `report`, a dataclass, as JSON; folders are made as needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(dataclasses.asdict(report), indent=2, default=str) + "\n")
-
-
 def _load(settings: RunSettings) -> tuple[WrappedAgent, list[Task], list[Task]]:
     reward = load_object(settings.reward, option="reward") if settings.reward else None
     limits = RunLimits(max_calls=settings.max_calls, max_seconds=settings.max_seconds)
@@ -82,27 +74,19 @@ def _trainer(
 
 
 def _demonstrate(settings: RunSettings, agent: WrappedAgent, tasks: list[Task]) -> None:
-    from raybolt.env.codec import codec_for
-    from raybolt.env.demonstrate import demonstrate
-    from raybolt.store.local import LocalStore
-
     assert settings.teacher is not None
     assert settings.out is not None
     teacher = load_object(settings.teacher, option="teacher")
-    codec = codec_for(settings.model)
-
-    async def run() -> None:
-        async with LocalStore(settings.out) as store:
-            await demonstrate(agent, tasks, teacher, store, codec=codec, seed=settings.seed)
-
-    asyncio.run(run())
+    record_demonstrations(
+        agent, tasks, teacher, folder=settings.out, model=settings.model, seed=settings.seed
+    )
 
 
 @contextmanager
 def _evaluation_folder(out: Path | None) -> Iterator[Path]:
     if out is None:
-        with tempfile.TemporaryDirectory(prefix="raybolt-eval-") as folder:
-            yield Path(folder)
+        with tempfile.TemporaryDirectory(prefix="raybolt-eval-") as temporary:
+            yield Path(temporary)
         return
     number = 1
     while (folder := out / f"eval-{number}").exists():

@@ -15,15 +15,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from raybolt.adapters.wrap import WrappedAgent, wrap
+from raybolt.adapters.wrap import wrap
+from raybolt.benchmarks.demonstrations import record_demonstrations
 from raybolt.benchmarks.report import pick_examples, plot_rewards, trajectory_text, versions, write_json
 from raybolt.benchmarks.sql.agent import build_agent
 from raybolt.benchmarks.sql.demos import teacher
 from raybolt.benchmarks.sql.generate import generate
 from raybolt.benchmarks.sql.reward import score
 from raybolt.benchmarks.suite import accuracy
-from raybolt.env.codec import codec_for
-from raybolt.env.demonstrate import demonstrate
 from raybolt.env.task import Task
 from raybolt.env.trajectory import Trajectory, trajectory_from_spans
 from raybolt.rl.recipes import SFT, LightningRL
@@ -99,7 +98,8 @@ def run_demo(
 
     def run(recipe: LightningRL, folder: Path, name: str) -> FitResult:
         on_stage(f"{name}: demonstrations")
-        _demonstrate(agent, tasks.train[: size.num_demonstrations], recipe, folder, seed)
+        demonstrated = tasks.train[: size.num_demonstrations]
+        record_demonstrations(agent, demonstrated, teacher, folder=folder, model=recipe.model, seed=seed)
         on_stage(name)
         with Trainer(agent, algorithm=recipe, store=folder, seed=seed, on_progress=on_progress) as trainer:
             return trainer.fit(tasks.train, tasks.held_out)
@@ -114,16 +114,6 @@ def run_demo(
     report["seconds"]["total"] = round(time.perf_counter() - started, 1)
     _plot(plot, main, controlled, report["held_out"])
     return DemoResult(report, asyncio.run(_examples(out, main, tasks.held_out)))
-
-
-def _demonstrate(
-    agent: WrappedAgent, tasks: Sequence[Task], recipe: LightningRL, folder: Path, seed: int
-) -> None:
-    async def run() -> None:
-        async with LocalStore(folder) as store:
-            await demonstrate(agent, tasks, teacher, store, codec=codec_for(recipe.model), seed=seed)
-
-    asyncio.run(run())
 
 
 def _report(

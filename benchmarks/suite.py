@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raybolt.adapters.wrap import WrappedAgent, wrap
+from raybolt.adapters.wrap import wrap
+from raybolt.benchmarks.demonstrations import record_demonstrations
 from raybolt.benchmarks.report import versions
 from raybolt.benchmarks.sql.agent import build_agent
 from raybolt.benchmarks.sql.demos import teacher
 from raybolt.benchmarks.sql.generate import generate
 from raybolt.benchmarks.sql.reward import score
 from raybolt.benchmarks.sql.spider import load_spider
-from raybolt.env.codec import codec_for
-from raybolt.env.demonstrate import demonstrate
 from raybolt.env.task import Task
 from raybolt.rl.recipes import SFT, LightningRL, Recipe, recipe_to_dict
 from raybolt.rl.results import EvalResult, FitResult, Progress
 from raybolt.rl.trainer import Trainer
-from raybolt.store.local import LocalStore
 
 GENERATED = "generated"
 
@@ -34,7 +31,7 @@ class BenchResult:
     """A benchmark's outcome.
 
     Attributes:
-        suite, data, model, algorithm, seed: what was run; `algorithm` is the recipe, None if nothing was trained.
+        suite, data, model, algorithm, seed: what was run; `algorithm` is the recipe, None without training.
         accuracy: right answers / questions; a failed rollout is no right answer.
         evaluation: the score over rollouts that did not fail, with its confidence interval and the failures.
         reward_curve: mean training reward of each iteration.
@@ -87,7 +84,7 @@ def run_suite(
     agent = wrap(build_agent, reward=score, name="sql")
     if isinstance(recipe, SFT):
         on_stage("Demonstrations")
-        _demonstrate(agent, train, model, out, seed)
+        record_demonstrations(agent, train, teacher, folder=out, model=model, seed=seed)
     algorithm = recipe or LightningRL(model=model)
     fit: FitResult | None = None
     with Trainer(agent, algorithm=algorithm, store=out, seed=seed, on_progress=on_progress) as trainer:
@@ -122,11 +119,3 @@ def _tasks(data: str, seed: int, out: Path) -> tuple[list[Task], list[Task]]:
         tasks = generate(seed, out / "databases")
         return tasks.train, tasks.held_out
     return load_spider(data, split="train"), load_spider(data, split="dev")
-
-
-def _demonstrate(agent: WrappedAgent, tasks: Sequence[Task], model: str, folder: Path, seed: int) -> None:
-    async def run() -> None:
-        async with LocalStore(folder) as store:
-            await demonstrate(agent, tasks, teacher, store, codec=codec_for(model), seed=seed)
-
-    asyncio.run(run())
