@@ -8,7 +8,12 @@ from types import CodeType
 from typing import Any
 
 _LLM_NAMES = frozenset({"llm", "model", "chat_model", "language_model", "lm", "policy"})
-_LLM_TYPES = frozenset({"BaseChatModel", "BaseLanguageModel", "LanguageModelLike", "Runnable"})
+_LLM_TYPES = {  # the type's name, as an annotation gives it -> its library
+    "BaseChatModel": "langchain_core",
+    "BaseLanguageModel": "langchain_core",
+    "LanguageModelLike": "langchain_core",
+    "Runnable": "langchain_core",
+}
 
 
 def required_parameters(function: Callable[..., Any]) -> list[inspect.Parameter]:
@@ -42,19 +47,26 @@ def _type_name(annotation: Any) -> str:
 
 
 def library_roots(function: Callable[..., Any]) -> set[str]:
-    """Top-level packages behind the names that `function` uses: its imports, globals and annotations."""
+    """Top-level packages behind the names that `function` uses: its imports, globals and LLM annotations."""
+    annotations = (_type_name(parameter.annotation) for parameter in _parameters(function))
+    roots = {_LLM_TYPES[name] for name in annotations if name in _LLM_TYPES}
     code, namespace = _code_and_globals(function)
-    roots = {
-        _root(getattr(parameter.annotation, "__module__", "")) for parameter in required_parameters(function)
-    }
-    if code is None:
-        return roots
-    for name in _names(code):
-        value = namespace.get(name)
-        module = getattr(value, "__module__", None) or type(value).__module__
-        roots.add(_root(getattr(value, "__name__", "") if inspect.ismodule(value) else module))
+    for name in _names(code) if code is not None else ():
         roots.add(_root(name))  # `import openai` inside the function
+        if name in namespace:
+            roots.add(_root(_module_of(namespace[name])))
     return roots
+
+
+def module_roots(function: Callable[..., Any]) -> set[str]:
+    """Top-level packages that the module defining `function` uses: weaker evidence, for want of better."""
+    return {_root(_module_of(value)) for value in _code_and_globals(function)[1].values()}
+
+
+def _module_of(value: Any) -> str:
+    if inspect.ismodule(value):
+        return value.__name__
+    return getattr(value, "__module__", None) or type(value).__module__
 
 
 def _code_and_globals(function: Any) -> tuple[CodeType | None, dict[str, Any]]:
@@ -75,5 +87,5 @@ def _names(code: CodeType) -> Iterator[str]:
             yield from _names(constant)
 
 
-def _root(module: str | None) -> str:
-    return (module or "").partition(".")[0]
+def _root(module: str) -> str:
+    return module.partition(".")[0]

@@ -72,7 +72,8 @@ class WrappedAgent:
         except Exception as error:  # whatever the objects inside a foreign agent raise
             raise UnsupportedAgent(
                 f"{describe(self.agent)} cannot be sent to another process "
-                f"({type(error).__name__}: {error}); pass a factory instead: wrap(build) with def build(llm): …, and each process makes its own"
+                f"({type(error).__name__}: {error}); pass a factory instead: wrap(build) with "
+                "def build(llm): …, so that each process makes its own"
             ) from error
         rest = cloudpickle.dumps((self.adapter, self.name, self.reward, self.limits, self.inputs))
         return _rebuilt, (agent, rest)

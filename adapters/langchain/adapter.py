@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from raybolt.adapters.base import Adapter, Inputs, UnsupportedAgent, describe
 from raybolt.adapters.call import call_on_task
 from raybolt.adapters.capture import captured_by
-from raybolt.adapters.evidence import library_roots, required_parameters, takes_llm
+from raybolt.adapters.evidence import library_roots, module_roots, required_parameters, takes_llm
 from raybolt.env.context import DEFAULT_ROLE, entering
 from raybolt.env.policy import PolicyPort
 from raybolt.env.task import Task
@@ -34,16 +34,19 @@ class LangChainAdapter(Adapter):
     def detect(self, agent: Any) -> bool:
         if any(_is_langchain(cls.__module__) for cls in type(agent).__mro__):
             return True
-        if not callable(agent) or not (takes_llm(agent) or not required_parameters(agent)):
+        if not callable(agent):
             return False
-        return any(map(_is_langchain, library_roots(agent)))
+        if takes_llm(agent):
+            return any(map(_is_langchain, library_roots(agent) | module_roots(agent)))
+        return not required_parameters(agent) and any(map(_is_langchain, library_roots(agent)))
 
     def check(self, agent: Any) -> None:
         if _is_factory(agent):
             if not takes_llm(agent) and required_parameters(agent):
                 raise UnsupportedAgent(
                     f"{describe(agent)} cannot be a LangChain factory: its one required parameter must be "
-                    "the LLM, as in build(llm). A function that answers questions itself is framework='python'"
+                    "the LLM, as in build(llm). A function that answers questions itself is "
+                    "framework='python'"
                 )
         elif not hasattr(agent, "ainvoke"):
             remedy = "call .compile() on it first" if hasattr(agent, "compile") else f"pass {self.supports}"
