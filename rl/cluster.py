@@ -20,8 +20,9 @@ def ensure_ray() -> bool:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         return False
     # Actors ask for half a CPU each (see RunnerLayout); two logical CPUs hold the smallest layout even on
-    # a machine with one core.
+    # a machine with one core. "local" because without an address Ray would join any cluster it finds here.
     ray.init(
+        address="local",
         num_cpus=max(2, os.cpu_count() or 1),
         include_dashboard=False,
         log_to_driver=False,
