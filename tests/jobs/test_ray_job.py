@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -38,10 +39,15 @@ def free_ports(count: int) -> list[int]:
 
 
 @pytest.fixture
-def environment() -> dict[str, str]:
-    """No cluster and no token of the machine's is picked up: this one is its own, without authentication."""
+def environment() -> Iterator[dict[str, str]]:
+    """A Ray of its own, without authentication: it finds no other cluster or token, and none finds it.
+
+    `ray start` leaves its address for every later `ray.init()` in RAY_TMPDIR. The folder's name is short
+    because it becomes part of a socket's path.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return {**kept, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+    with tempfile.TemporaryDirectory(prefix="rb", ignore_cleanup_errors=True) as folder:
+        yield {**kept, "RAY_TMPDIR": folder, "RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @pytest.fixture
