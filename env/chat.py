@@ -70,6 +70,11 @@ class ChatRequest:
     role: str = "agent"
     """Who asks: the agent's name inside the framework."""
 
+    @property
+    def usable_tools(self) -> tuple[ToolSpec, ...]:
+        """The tools that the reply may call."""
+        return () if self.tool_choice == "none" else self.tools
+
 
 @dataclass(frozen=True, slots=True)
 class Completion:

@@ -111,6 +111,11 @@ class SpanRecorder:
         with self._lock:
             return sorted(self._ended, key=lambda span: span.sequence_id)
 
+    def spans_from(self, index: int) -> list[Span]:
+        """The finished spans but for the `index` ones finished first, in the order of their ends."""
+        with self._lock:
+            return self._ended[index:]
+
     def drain(self) -> list[Span]:
         """The spans finished since the last call, for the store."""
         with self._lock:

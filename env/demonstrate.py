@@ -1,0 +1,120 @@
+"""Demonstrations: a teacher answers the agent's calls, and the store keeps what it said, as tokens."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from raybolt.env.chat import ChatMessage, ChatRequest
+from raybolt.env.codec import ChatCodec
+from raybolt.env.limits import RunLimits
+from raybolt.env.policy import AgentProgram, RunEnd, Sampled
+from raybolt.env.recorder import SpanRecorder, describe
+from raybolt.env.run import AgentRun, RewardFunction
+from raybolt.env.stepper import Prompt, RunStepper
+from raybolt.env.task import Task
+from raybolt.store.base import LightningStore
+from raybolt.store.types import AttemptedRollout
+
+Teacher: TypeAlias = Callable[[Task, ChatRequest], ChatMessage | Awaitable[ChatMessage]]
+"""What the agent's LLM should have answered on this task to this request; plain or async."""
+
+
+class Demonstrable(Protocol):
+    """An agent that can be demonstrated: `raybolt.wrap` makes one."""
+
+    limits: RunLimits
+    reward: RewardFunction | None
+
+    def program(self) -> AgentProgram: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstrations:
+    """What was recorded."""
+
+    rollout_ids: tuple[str, ...]
+    """All of them, in the order of the tasks."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Of those that failed, by rollout id."""
+
+
+async def demonstrate(
+    agent: Demonstrable,
+    tasks: Sequence[Task],
+    teacher: Teacher,
+    store: LightningStore,
+    *,
+    codec: ChatCodec,
+    group_id: str | None = None,
+    concurrency: int = 1,
+) -> Demonstrations:
+    """Runs the agent on each task with the teacher as its LLM; records the runs as rollouts of mode "demo".
+
+    Each call's span carries the prompt's tokens and those of the teacher's answer, just as if the policy had
+    sampled them, but no logprobs. Tools run for real. A run that fails is recorded as failed. With a
+    concurrency of 1 the teacher is asked in a fixed order; raise it for a teacher that has to be waited for.
+    With a `group_id` the rollouts are one group of the store, which this declares.
+    """
+    free = asyncio.Semaphore(concurrency)
+
+    async def one(task: Task) -> tuple[str, str | None]:
+        async with free:
+            started = await store.start_rollout(
+                task.input, task_id=task.task_id, group_id=group_id, mode="demo", metadata=dict(task.metadata)
+            )
+            return await _demonstrate(agent, task, teacher, store, codec, started)
+
+    if group_id is not None:
+        await store.declare_group(group_id, len(tasks))
+    ended = await asyncio.gather(*(one(task) for task in tasks))
+    errors = {rollout_id: error for rollout_id, error in ended if error is not None}
+    return Demonstrations(tuple(rollout_id for rollout_id, _ in ended), errors)
+
+
+async def _demonstrate(
+    agent: Demonstrable,
+    task: Task,
+    teacher: Teacher,
+    store: LightningStore,
+    codec: ChatCodec,
+    started: AttemptedRollout,
+) -> tuple[str, str | None]:
+    """One demonstration: its rollout id, and its error if it failed."""
+    rollout_id, attempt_id = started.rollout.rollout_id, started.attempt.attempt_id
+    recorder = SpanRecorder(rollout_id, attempt_id)
+    run = AgentRun(
+        agent.program(),
+        task,
+        recorder=recorder,
+        limits=agent.limits,
+        reward=agent.reward,
+        require_reward=False,
+    )
+    stepper = RunStepper(run, codec)
+    while not isinstance(prompts := await stepper.next(), RunEnd):
+        for prompt in prompts:
+            await _answer(stepper, prompt, task, teacher)
+    await store.add_many_spans(recorder.drain())
+    await store.update_attempt(
+        rollout_id,
+        attempt_id,
+        status="failed" if prompts.failed else "succeeded",
+        metadata=prompts.to_metadata(),
+    )
+    return rollout_id, prompts.error
+
+
+async def _answer(stepper: RunStepper, prompt: Prompt, task: Task, teacher: Teacher) -> None:
+    request = prompt.call.request
+    try:
+        answer = teacher(task, request)
+        message = await answer if inspect.isawaitable(answer) else answer
+        response_ids = stepper.codec.encode_reply(request, message)
+    except Exception as error:  # the teacher is the user's code; its failure is this rollout's alone
+        await stepper.run.abort(f"the teacher failed: {describe(error)}", "policy")
+        return
+    stepper.act({prompt.call.call_id: Sampled(response_ids)})
