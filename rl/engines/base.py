@@ -33,13 +33,13 @@ class GenerateRequest:
 
     def __post_init__(self) -> None:
         if self.prompt_ids.ndim != 1 or self.prompt_ids.size == 0:
-            raise InvalidValue(f"prompt_ids must be a non-empty vector; its shape is {self.prompt_ids.shape}.")
+            raise InvalidValue(f"prompt_ids must be a non-empty vector; its shape is {self.prompt_ids.shape}")
         if self.max_new_tokens < 1:
             raise InvalidValue(f"max_new_tokens must be at least 1; it is {self.max_new_tokens}.")
         if not 0 <= self.temperature < float("inf"):
             raise InvalidValue(f"temperature must be 0 (greedy) or more; it is {self.temperature}.")
         if not 0 < self.top_p <= 1:
-            raise InvalidValue(f"top_p must be in (0, 1]; it is {self.top_p}. Use 1 to sample from all tokens.")
+            raise InvalidValue(f"top_p must be in (0, 1]; it is {self.top_p}. 1 takes all tokens.")
 
 
 @dataclass(frozen=True, slots=True)

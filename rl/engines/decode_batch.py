@@ -101,10 +101,13 @@ class DecodeBatch:
     def step(self, arrivals: Sequence[RunningSequence]) -> list[RunningSequence]:
         """Gives every sequence in the batch its next token, `arrivals` their first.
 
-        Returns the sequences that left: the finished, and the cancelled as far as they had come. After an exception the batch is in no state to go on: call `reset`.
+        Returns the sequences that left: the finished, and the cancelled as far as they had come.
+
+        After an exception the batch is in no state to go on: call `reset`.
         """
         with torch.inference_mode():
-            self._model.eval()
+            if self._model.training:  # Whoever shares the model may have left it so.
+                self._model.eval()
             cancelled = self._remove_where([s.cancelled for s in self.active])
             if self.active:
                 self._decode()

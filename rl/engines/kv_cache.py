@@ -1,7 +1,7 @@
 """Keys and values of many sequences in one preallocated block, as a Transformers cache.
 
-Shapes: N layers, S slots, H key/value heads, C columns (token positions), D head dimension; a forward pass has
-B rows of Q query tokens. Row b of a pass is slot `first + b`, so keys are read as a view and never copied.
+Shapes: N layers, S slots, H key/value heads, C columns (token positions), D head dimension; a forward pass
+has B rows of Q query tokens. Row b of a pass is slot `first + b`, so keys are read as a view, never copied.
 """
 
 from __future__ import annotations
@@ -108,8 +108,8 @@ def check_supported(model: Any) -> None:
     if strange or len(layers) != config.num_hidden_layers:
         raise UnsupportedModel(
             f"{type(model).__name__} does not use full attention in each layer "
-            f"({', '.join(strange) or 'layers share keys and values'}). TransformersEngine runs Llama, Qwen2, "
-            "Qwen3, SmolLM2 and the like; where its window covers your context, load the model with "
+            f"({', '.join(strange) or 'layers share keys and values'}). TransformersEngine runs Llama, "
+            "Qwen2, Qwen3, SmolLM2 and the like; where its window covers your context, load the model with "
             "sliding_window=None in its config."
         )
     if config._attn_implementation not in ("sdpa", "eager"):

@@ -66,7 +66,7 @@ def _keep_nucleus(probs: torch.Tensor, top_ps: torch.Tensor) -> torch.Tensor:
 
     The nucleus is the smallest set of likeliest tokens whose probabilities reach top_p.
     """
-    descending, order = probs.sort(-1, descending=True, stable=True)
+    descending, order = probs.sort(dim=-1, descending=True, stable=True)
     mass_before = descending.cumsum(-1) - descending
     outside = (mass_before >= top_ps[:, None]) & (top_ps[:, None] < 1.0)
     # The likeliest token stays even if rounding says that nothing is needed.

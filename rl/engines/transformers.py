@@ -17,7 +17,7 @@ import logging
 import threading
 from collections import deque
 from collections.abc import Collection
-from typing import Any
+from typing import Any, TypeAlias
 
 from raybolt.rl.engines.base import Engine, GenerateRequest, Generation
 from raybolt.rl.engines.decode_batch import DecodeBatch, RunningSequence
@@ -26,7 +26,7 @@ from raybolt.store.errors import InvalidValue
 
 _logger = logging.getLogger(__name__)
 
-Outcome = Generation | EngineError
+Outcome: TypeAlias = Generation | EngineError
 
 
 class TransformersEngine(Engine):
@@ -60,7 +60,7 @@ class TransformersEngine(Engine):
             raise InvalidValue(f"max_batch must be at least 1; it is {max_batch}.")
         model_context = int(model.config.max_position_embeddings)
         if max_context is not None and not 2 <= max_context <= model_context:
-            raise InvalidValue(f"max_context must be from 2 to the model's {model_context}; it is {max_context}.")
+            raise InvalidValue(f"max_context must be 2 to {model_context}, the model's; it is {max_context}.")
         self.max_context = max_context or model_context
         self._eos_ids = frozenset(eos_ids)
         self._batch = DecodeBatch(model, max_batch=max_batch, prefix_bytes=prefix_bytes)
@@ -93,7 +93,8 @@ class TransformersEngine(Engine):
             num_in_flight = sum(not sequence.cancelled for sequence in self._tickets)
             if num_in_flight:
                 raise EngineError(
-                    f"The weights changed while {num_in_flight} requests were in flight. Await or cancel them first."
+                    f"The weights changed while {num_in_flight} requests were in flight. "
+                    "Await or cancel them first."
                 )
             # Cancelled sequences may still be in a step that the worker has under way.
             self._changed.wait_for(lambda: not self._tickets)

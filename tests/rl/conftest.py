@@ -29,6 +29,12 @@ def build_llama(**changes: Any) -> Any:
     return LlamaForCausalLM(LlamaConfig(**(settings | changes))).eval()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_torch_thread() -> None:
+    """Models this small lose more by waking threads than they gain."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def make_llama() -> Callable[..., Any]:
     """Builds a Llama of 2 layers, 97 tokens, grouped-query attention; keyword arguments change its config."""

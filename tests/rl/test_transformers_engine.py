@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+
 from raybolt.rl.engines import GenerateRequest, Generation, TransformersEngine
 from raybolt.rl.errors import ContextOverflow, EngineError, UnsupportedModel
 from raybolt.store.errors import InvalidValue
@@ -23,11 +24,15 @@ def request(prompt_ids: np.ndarray, max_new_tokens: int = 12, **settings: Any) -
 
 def plain_greedy(model: Any, prompt_ids: np.ndarray, num_tokens: int) -> list[int]:
     ids = torch.from_numpy(prompt_ids.astype(np.int64))[None]
-    output = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=num_tokens, do_sample=False)
+    output = model.generate(
+        ids, attention_mask=torch.ones_like(ids), max_new_tokens=num_tokens, do_sample=False
+    )
     return output[0, len(prompt_ids) :].tolist()
 
 
-def plain_logps(model: Any, prompt_ids: np.ndarray, response_ids: np.ndarray, temperature: float) -> np.ndarray:
+def plain_logps(
+    model: Any, prompt_ids: np.ndarray, response_ids: np.ndarray, temperature: float
+) -> np.ndarray:
     ids = torch.from_numpy(np.concatenate([prompt_ids, response_ids]).astype(np.int64))
     with torch.no_grad():
         logps = torch.log_softmax(model(ids[None]).logits[0] / temperature, -1)
@@ -115,7 +120,7 @@ async def test_identical_prompts_that_arrive_together_are_run_once(llama: Any) -
 async def test_a_seed_decides_the_reply_whoever_the_neighbours_are(engine: TransformersEngine) -> None:
     wanted = request(prompt(20), 30, temperature=1.0, seed=7)
     alone = await engine.generate(wanted)
-    in_company, *others = await asyncio.gather(
+    in_company, *_others = await asyncio.gather(
         engine.generate(wanted),
         *(engine.generate(request(prompt(9, s), 25, temperature=1.3, seed=s)) for s in range(1, 7)),
     )
