@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from langchain_core.messages import AIMessage, BaseMessage, ToolMessage
@@ -33,7 +33,7 @@ _SKIPPED_BLOCKS = frozenset(
 
 
 def messages_from_langchain(messages: Iterable[BaseMessage]) -> tuple[ChatMessage, ...]:
-    """The canonical messages; a reply the policy gave earlier comes back equal to what it gave.
+    """The canonical messages; a reply that the policy gave earlier comes back saying what it said.
 
     Raises InvalidValue for a role no chat template knows and for content that is not text.
     """
@@ -44,8 +44,8 @@ def _message_from_langchain(message: BaseMessage) -> ChatMessage:
     role = _role(message)
     content = _text(message)
     if isinstance(message, AIMessage):
-        # `create_agent` writes the agent's name on every reply; no template renders it, and the codec must
-        # recognise the reply as the policy's own, so the name stays out.
+        # `create_agent` writes the agent's name on every reply. The policy gave it without one, and tokens of
+        # earlier turns are only reused if the conversation still renders as it did, so the name stays out.
         calls = _tool_calls(message)
         return ChatMessage(role=role, content=content or None if calls else content, tool_calls=calls)
     call_id = message.tool_call_id if isinstance(message, ToolMessage) else None
@@ -82,32 +82,15 @@ def _block_text(block: str | dict[str, Any]) -> str:
 
 
 def _tool_calls(message: AIMessage) -> tuple[ToolCall, ...]:
-    written = _arguments_as_written(message)
     calls = [
-        ToolCall(id=call["id"] or "", name=call["name"], arguments=_arguments(call, written))
+        ToolCall(call["id"] or "", call["name"], json.dumps(call["args"], ensure_ascii=False))
         for call in message.tool_calls
     ]
     for invalid in message.invalid_tool_calls:
         text = invalid["args"] or ""
         if text not in _text(message):  # what our own replies put there they also keep as content
-            calls.append(ToolCall(id=invalid["id"] or "", name=invalid["name"] or "", arguments=text))
+            calls.append(ToolCall(invalid["id"] or "", invalid["name"] or "", text))
     return tuple(calls)
-
-
-def _arguments_as_written(message: AIMessage) -> dict[str, str]:
-    """Call id -> the argument text the model produced, where the message still carries it."""
-    raw_calls = message.additional_kwargs.get("tool_calls") or ()
-    return {
-        raw["id"]: raw["function"]["arguments"] for raw in raw_calls if raw.get("id") and "function" in raw
-    }
-
-
-def _arguments(call: ParsedToolCall, written: Mapping[str, str]) -> str:
-    """The arguments as JSON text: the model's own text, unless the agent has changed them since."""
-    text = written.get(call["id"] or "")
-    if text is not None and _parsed_object(text) == call["args"]:
-        return text
-    return json.dumps(call["args"], ensure_ascii=False)
 
 
 def _parsed_object(text: str) -> dict[str, Any] | None:
@@ -125,7 +108,6 @@ def message_to_langchain(completion: Completion, *, position: int = 0) -> AIMess
     """
     message = completion.message
     calls: list[ParsedToolCall] = []
-    raw_calls: list[dict[str, Any]] = []
     invalid: list[InvalidToolCall] = []
     for call in message.tool_calls:
         args = _parsed_object(call.arguments)
@@ -134,8 +116,6 @@ def message_to_langchain(completion: Completion, *, position: int = 0) -> AIMess
             invalid.append(_invalid(call.id, call.name, call.arguments, error))
         else:
             calls.append(ParsedToolCall(name=call.name, args=args, id=call.id, type="tool_call"))
-            function = {"name": call.name, "arguments": call.arguments}
-            raw_calls.append({"id": call.id, "type": "function", "function": function})
     if completion.parse_error:
         invalid.append(
             _invalid(f"invalid_call_{position}", None, message.content or "", completion.parse_error)
@@ -144,7 +124,6 @@ def message_to_langchain(completion: Completion, *, position: int = 0) -> AIMess
         content=message.content or "",
         tool_calls=calls,
         invalid_tool_calls=invalid,
-        additional_kwargs={"tool_calls": raw_calls} if raw_calls else {},
         response_metadata={"finish_reason": completion.finish_reason},
         usage_metadata=_usage(completion),
     )

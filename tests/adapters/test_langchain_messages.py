@@ -46,7 +46,7 @@ def test_an_image_is_refused_by_name():
 
 
 def test_an_unknown_role_is_refused_with_the_known_ones():
-    with pytest.raises(InvalidValue, match="role 'narrator'.*assistant"):
+    with pytest.raises(InvalidValue, match=r"role 'narrator'.*assistant"):
         messages_from_langchain([ChatMessage(role="narrator", content="once")])
 
 
@@ -55,7 +55,7 @@ def test_an_unknown_role_is_refused_with_the_known_ones():
     [
         Canonical("assistant", "four"),
         Canonical("assistant", "", ()),
-        Canonical("assistant", None, (ToolCall("c1", "add", '{"a":1,   "b": 2}'),)),
+        Canonical("assistant", None, (ToolCall("c1", "add", '{"a": 1, "b": "ü"}'),)),
         Canonical("assistant", "let me see", (ToolCall("c1", "f", "{}"), ToolCall("c2", "f", "{}"))),
     ],
 )
@@ -63,12 +63,6 @@ def test_a_reply_comes_back_as_it_was_given(reply):
     message = message_to_langchain(Completion(reply))
     message.name = "writer"  # as create_agent does
     assert messages_from_langchain([message]) == (reply,)
-
-
-def test_arguments_that_the_agent_edited_come_back_edited():
-    message = message_to_langchain(Completion(Canonical("assistant", None, (ToolCall("c", "f", '{"a":1}'),))))
-    message.tool_calls[0]["args"]["a"] = 5
-    assert messages_from_langchain([message])[0].tool_calls[0].arguments == '{"a": 5}'
 
 
 def test_an_unreadable_reply_keeps_its_text_and_is_listed_as_an_invalid_tool_call():

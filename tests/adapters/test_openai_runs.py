@@ -39,7 +39,7 @@ def async_client() -> AsyncOpenAI:
     return AsyncOpenAI(api_key="unused", base_url=NOWHERE, max_retries=0)
 
 
-def user(text: str) -> list:
+def user(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
@@ -129,12 +129,11 @@ async def test_tools_go_round(agent_run, script):
 
 async def test_a_stream_yields_text_tool_calls_and_usage(agent_run, script):
     def agent(question):
-        chunks = list(
+        return list(
             client().chat.completions.create(
                 model="gpt-5", messages=user(question), stream=True, stream_options={"include_usage": True}
             )
         )
-        return chunks
 
     reply = script.call(("add", {"a": 1}), content="let me see")
     chunks = (await agent_run(agent, "go", lambda request: reply)).result
