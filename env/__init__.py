@@ -2,6 +2,7 @@
 
 `AgentEnv` is RLlib's multi-agent environment over `AgentRun`; `ChatCodec` stands between chat and tokens.
 Everything is imported on first use: this room needs Ray for `AgentEnv` and Transformers for models only.
+The emitters are public names of `raybolt` itself; `demonstrate` lives in `raybolt.env.demonstrate`.
 """
 
 from importlib import import_module
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
     from raybolt.env.agent_env import AgentEnv
     from raybolt.env.chat import ChatMessage, ChatRequest, Completion, ToolCall, ToolSpec
     from raybolt.env.codec import ChatCodec, codec_for
-    from raybolt.env.demonstrate import demonstrate
-    from raybolt.env.emit import emit, emit_exception, emit_message, emit_object, emit_reward, operation
     from raybolt.env.limits import RunLimits
     from raybolt.env.memory import CodecMemory
     from raybolt.env.models import resolve_model
@@ -46,14 +45,7 @@ __all__ = [
     "ToolSpec",
     "Trajectory",
     "codec_for",
-    "demonstrate",
-    "emit",
-    "emit_exception",
-    "emit_message",
-    "emit_object",
-    "emit_reward",
     "load_tasks",
-    "operation",
     "resolve_model",
     "trajectory_from_spans",
     "write_tasks",
@@ -63,8 +55,6 @@ _HOMES = {
     "agent_env": ("AgentEnv",),
     "chat": ("ChatMessage", "ChatRequest", "Completion", "ToolCall", "ToolSpec"),
     "codec": ("ChatCodec", "codec_for"),
-    "demonstrate": ("demonstrate",),
-    "emit": ("emit", "emit_exception", "emit_message", "emit_object", "emit_reward", "operation"),
     "limits": ("RunLimits",),
     "memory": ("CodecMemory",),
     "models": ("resolve_model",),

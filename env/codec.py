@@ -122,7 +122,7 @@ class ChatCodec:
         read = self.decode(ids, request).message
         if message_key(read) != message_key(message):
             raise TemplateError(
-                f"the reply {message} is written as {text!r} and would be read back as {read}; its tool calls "
+                f"the reply {message} is written as {text!r} and would be read back as {read}; tool calls "
                 "need tools in the request and a form that raybolt reads (<tool_call>{…}</tool_call>)"
             )
         return ids
