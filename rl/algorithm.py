@@ -274,10 +274,18 @@ def _natural(group_id: str) -> tuple[str, int]:
 
 def own_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     """Our own numbers in what `train()` returned."""
-    return dict(result[RAYBOLT])
+    return _numbers(result[RAYBOLT])
 
 
 def learner_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     """The policy's scalar numbers from the learner; empty for an iteration that did not learn."""
-    policy = result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {})
-    return {name: float(value) for name, value in policy.items() if np.ndim(value) == 0}
+    return _numbers(result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {}))
+
+
+def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:
+    # RLlib gives NaN for what an iteration did not log, and nests its throughputs.
+    return {
+        name: float(value)
+        for name, value in metrics.items()
+        if isinstance(value, int | float | np.number) and np.isfinite(value)
+    }

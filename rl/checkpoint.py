@@ -27,6 +27,7 @@ def save_model_folder(state: dict[str, np.ndarray], *, source: str | Path, folde
     The folder appears under its name only when it is complete: a crash leaves the earlier one.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
     model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(source)), dtype=torch.float32)
     weights = {name.removeprefix("llm."): torch.from_numpy(np.array(a)) for name, a in state.items()}
@@ -35,6 +36,7 @@ def save_model_folder(state: dict[str, np.ndarray], *, source: str | Path, folde
     model.tie_weights()
     assert set(missing) <= set(_tied_keys(model)), missing
     fresh = folder.with_name(folder.name + ".new")
+    disable_progress_bar()
     model.save_pretrained(fresh)
     AutoTokenizer.from_pretrained(str(source)).save_pretrained(fresh)
     replace_folder(fresh, folder)

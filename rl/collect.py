@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -56,13 +57,19 @@ class Collector:
             tasks, mode, rollouts_per_task, seed, f"{label}-{secrets.token_hex(3)}", resources.resources_id
         )
         group_ids = list(dict.fromkeys(str(request.group_id) for request in requests))
-        blocking(self._store.declare_groups(group_ids, rollouts_per_task))
-        blocking(self._store.enqueue_many_rollouts(requests))
+        blocking(self._enqueue(requests, group_ids, rollouts_per_task))
         self._work_queue()
         while lost := self._requeue_lost(group_ids):
             self._on_lost(lost)
             self._work_queue()
         return self._collected(group_ids)
+
+    async def _enqueue(
+        self, requests: Sequence[EnqueueRolloutRequest], group_ids: Sequence[str], rollouts_per_task: int
+    ) -> None:
+        declarations = (self._store.declare_group(group_id, rollouts_per_task) for group_id in group_ids)
+        await asyncio.gather(*declarations)
+        await self._store.enqueue_many_rollouts(requests)
 
     def _requeue_lost(self, group_ids: Sequence[str]) -> int:
         """Queues again what no runner holds any longer; the number of rollouts that still have to end."""

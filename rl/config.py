@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
+from raybolt.env.codec import codec_for
 from raybolt.env.models import resolve_model
 from raybolt.env.spaces import Tokens
 from raybolt.rl.recipes import SFT, LightningRL, Recipe
@@ -120,12 +121,11 @@ class LightningRLConfig(AlgorithmConfig):
     def get_default_rl_module_spec(self) -> RLModuleSpec:
         from raybolt.rl.module import LLMModule
 
-        tokens = Tokens()
         return RLModuleSpec(
             module_class=LLMModule,
-            observation_space=tokens,
-            action_space=tokens,
-            model_config={"model": str(resolve_model(self.recipe.model).path)},
+            observation_space=self.observation_space,
+            action_space=self.action_space,
+            model_config={"model": resolve_model(self.recipe.model).path},
         )
 
     def _apply_layout(self, layout: RunnerLayout) -> None:
@@ -135,16 +135,16 @@ class LightningRLConfig(AlgorithmConfig):
     def _apply_recipe(self, recipe: Recipe) -> None:
         # Only the first learning rate: each update carries its own in its plan.
         self.training(lr=float(recipe.lr))
+        codec = codec_for(recipe.model)
+        tokens = Tokens(codec.vocab_size, codec.max_context)
+        self.environment(observation_space=tokens, action_space=tokens)
 
     def _set_rllib_defaults(self) -> None:
         from raybolt.rl.connectors import learner_connectors
         from raybolt.rl.env_runner import AgentEnvRunner
 
         self.framework("torch")
-        tokens = Tokens()
         self.environment(
-            observation_space=tokens,
-            action_space=tokens,
             disable_env_checking=True,
             normalize_actions=False,
             clip_actions=False,

@@ -53,10 +53,12 @@ class AgentEnvRunner(EnvRunner, Checkpointable):
 
     def _make_crew(self) -> RolloutCrew:
         codec = codec_for(self.config.recipe.model)
-        self._engine = TransformersEngine(self.module[DEFAULT_MODULE_ID].llm)
+        self._engine = TransformersEngine(
+            self.module[DEFAULT_MODULE_ID].llm, max_batch=self.config.layout.concurrency
+        )
         agent = self.config.agent
         return RolloutCrew(
-            make_env=lambda: agent.env(codec=codec),
+            make_env=lambda: agent.env(self.config.recipe.model),
             store=self.config.store,
             engine=self._engine,
             stop_ids=codec.stop_ids,

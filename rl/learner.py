@@ -142,7 +142,7 @@ class LightningRLLearner(TorchLearner):
         self, *, module_id: str, config: Any, batch: Mapping[str, Any], fwd_out: Mapping[str, torch.Tensor]
     ) -> torch.Tensor:
         output = self._loss(batch, fwd_out)
-        self._log_loss(module_id, output)
+        self._log_loss(module_id, output, fwd_out["entropy"], batch["weight"])
         return output.loss
 
     def _loss(self, batch: Mapping[str, Any], fwd_out: Mapping[str, torch.Tensor]) -> LossOutput:
@@ -157,6 +157,19 @@ class LightningRLLearner(TorchLearner):
             clip_low=plan.clip_low,
             clip_high=plan.clip_high,
         )
+
+    def _log_loss(self, module_id: str, output: LossOutput, entropy: torch.Tensor, weight: torch.Tensor) -> None:
+        """Logs this micro-batch's share of the step's means; RLlib sums the shares over the update.
+
+        With several steps or epochs in an update, the sums are divided by their number beforehand.
+        """
+        if not self._position.learns:
+            return
+        with torch.no_grad():
+            shares = {**output.metrics, "loss": output.loss, "entropy": (weight * entropy).sum()}
+        num_steps = self._plan.num_steps * self._plan.num_epochs
+        for name, share in shares.items():
+            self.metrics.log_value((module_id, name), share.item() / num_steps, reduce="sum")
 
     def _prepare_optimizers(self, plan: UpdatePlan) -> None:
         for module_id in self.module.keys():  # noqa: SIM118 (a MultiRLModule is no mapping)

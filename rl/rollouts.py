@@ -17,9 +17,10 @@ import numpy as np
 from raybolt.env.agent_env import AgentEnv
 from raybolt.env.policy import Sampled
 from raybolt.env.task import Task
+from raybolt.env.trajectory import Trajectory
 from raybolt.rl.engines.base import Engine, GenerateRequest
 from raybolt.store import LightningStore
-from raybolt.store.types import AttemptedRollout
+from raybolt.store.types import AttemptedRollout, Rollout
 
 log = logging.getLogger(__name__)
 
@@ -91,13 +92,13 @@ class RolloutCrew:
             await self._play(env, taken, sampling)
         finally:
             await env.aclose()
-        await self._store.add_many_spans(env.recorder.drain())
-        outcome = env.trajectory
+        trajectory = env.trajectory
+        await self._store.add_many_spans(env.spans)
         await self._store.update_attempt(
             rollout.rollout_id,
             attempt.attempt_id,
-            status="failed" if outcome.failed else "succeeded",
-            metadata=_summary(outcome),
+            status="failed" if trajectory.failed else "succeeded",
+            metadata=_summary(trajectory),
         )
         self.num_finished += 1
 
@@ -105,7 +106,10 @@ class RolloutCrew:
         rollout, attempt = taken.rollout, taken.attempt
         seed = int(rollout.metadata.get("seed", 0))
         observations, _ = await env.areset(
-            Task.from_rollout(rollout), rollout_id=rollout.rollout_id, attempt_id=attempt.attempt_id
+            _task(rollout),
+            rollout_id=rollout.rollout_id,
+            attempt_id=attempt.attempt_id,
+            group_id=rollout.group_id,
         )
         num_calls = 0
         while observations:
@@ -145,7 +149,16 @@ class RolloutCrew:
         return self._sampling[resources_id]
 
 
-def _summary(trajectory: Any) -> dict[str, Any]:
+def _task(rollout: Rollout) -> Task:
+    return Task(
+        task_id=str(rollout.task_id),
+        input=rollout.input,
+        reference=rollout.metadata.get("reference"),
+        metadata=rollout.metadata.get("task", {}),
+    )
+
+
+def _summary(trajectory: Trajectory) -> dict[str, Any]:
     """What the driver wants to know of a rollout: numbers only, no tokens."""
     summary: dict[str, Any] = {
         "num_calls": len(trajectory.calls),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -122,7 +123,7 @@ class Trainer:
             self._algorithm.stop()
             self._algorithm = None
         if self._store is not None:
-            blocking(self._store.close())
+            blocking(self._store.destroy())
             self._store = None
         if self._owns_ray:
             import ray
@@ -151,7 +152,8 @@ class Trainer:
             from raybolt.store import RayStore
 
             self._owns_ray = ensure_ray()
-            self._store = RayStore.create(self._folder.root)
+            root = self._folder.root
+            self._store = RayStore.create(root, name=f"run-{blake2b(bytes(root), digest_size=8).hexdigest()}")
             _cancel_leftovers(self._store)
             config = build_config(
                 agent=self._agent,
@@ -268,7 +270,7 @@ def _progress(algorithm: LightningRLAlgorithm, metrics: Mapping[str, Any]) -> Pr
         iteration=algorithm.num_done,
         iterations=algorithm.num_iterations,
         reward_mean=None if supervised else ours["reward_mean"],
-        loss=learner.get("total_loss"),
+        loss=learner.get("loss"),
         seconds={
             "total": float(metrics["time_this_iter_s"]),
             **{name: ours[f"seconds_{name}"] for name in ("rollouts", "learning", "sync")},

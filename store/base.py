@@ -176,10 +176,13 @@ class LightningStore(ABC):
     async def query_attempts(self, rollout_id: str) -> list[Attempt]:
         """Returns the rollout's attempts, oldest first."""
 
+    @abstractmethod
+    async def get_latest_attempts(self, rollout_ids: Iterable[str]) -> list[Attempt | None]:
+        """Returns each rollout's last attempt, or None where nobody has tried it yet, in the order given."""
+
     async def get_latest_attempt(self, rollout_id: str) -> Attempt | None:
         """Returns the rollout's last attempt, or None when nobody has tried it yet."""
-        attempts = await self.query_attempts(rollout_id)
-        return attempts[-1] if attempts else None
+        return (await self.get_latest_attempts([rollout_id]))[0]
 
     # Spans
 

@@ -172,6 +172,12 @@ class StoreClient(LightningStore):
         attempts: list[Attempt] = await self._ask("attempts", rollout_id=rollout_id)
         return attempts
 
+    async def get_latest_attempts(self, rollout_ids: Iterable[str]) -> list[Attempt | None]:
+        attempts: list[Attempt | None] = await self._ask(
+            "latest_attempts", rollout_ids=_listed(rollout_ids, "rollout_ids")
+        )
+        return attempts
+
     # Spans
 
     async def add_many_spans(self, spans: Sequence[Span]) -> int:

@@ -196,6 +196,9 @@ class LightningCore:
     def attempts(self, rollout_id: str) -> list[Attempt]:
         return list(self._entry(rollout_id).attempts.values())
 
+    def latest_attempts(self, rollout_ids: Sequence[str]) -> list[Attempt | None]:
+        return [self._entry(rollout_id).latest for rollout_id in rollout_ids]
+
     def abandon_in_flight(self, reason: str) -> dict[str, list[str]]:
         """Declares every attempt in flight unresponsive; returns what became of their rollouts.
 

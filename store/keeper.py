@@ -65,6 +65,7 @@ class Keeper:
             "start_attempt": core.start_attempt,
             "update_attempt": core.update_attempt,
             "attempts": core.attempts,
+            "latest_attempts": core.latest_attempts,
             "add_rows": core.add_rows,
             "rows": core.rows,
             "declare_group": core.groups.declare,
