@@ -77,9 +77,7 @@ def _demonstrate(settings: RunSettings, agent: WrappedAgent, tasks: list[Task]) 
     assert settings.teacher is not None
     assert settings.out is not None
     teacher = load_object(settings.teacher, option="teacher")
-    record_demonstrations(
-        agent, tasks, teacher, folder=settings.out, model=settings.model, seed=settings.seed
-    )
+    record_demonstrations(agent, tasks, teacher, folder=settings.out, model=settings.model)
 
 
 @contextmanager

@@ -99,7 +99,7 @@ def run_demo(
     def run(recipe: LightningRL, folder: Path, name: str) -> FitResult:
         on_stage(f"{name}: demonstrations")
         demonstrated = tasks.train[: size.num_demonstrations]
-        record_demonstrations(agent, demonstrated, teacher, folder=folder, model=recipe.model, seed=seed)
+        record_demonstrations(agent, demonstrated, teacher, folder=folder, model=recipe.model)
         on_stage(name)
         with Trainer(agent, algorithm=recipe, store=folder, seed=seed, on_progress=on_progress) as trainer:
             return trainer.fit(tasks.train, tasks.held_out)

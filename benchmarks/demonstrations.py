@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 from raybolt.adapters.wrap import WrappedAgent
-from raybolt.env.chat import ChatMessage, ChatRequest
 from raybolt.env.codec import codec_for
-from raybolt.env.demonstrate import demonstrate
+from raybolt.env.demonstrate import Demonstrations, Teacher, demonstrate
 from raybolt.env.task import Task
+from raybolt.store.errors import InvalidValue
 from raybolt.store.local import LocalStore
 
-Teacher = Callable[[Task, ChatRequest], ChatMessage]
+_log = logging.getLogger(__name__)
 
 
 def record_demonstrations(
-    agent: WrappedAgent, tasks: Sequence[Task], teacher: Teacher, *, folder: Path, model: str, seed: int
-) -> None:
-    """Run `agent` on each task with `teacher` as its LLM, into the store in `folder`, as tokens of `model`."""
+    agent: WrappedAgent, tasks: Sequence[Task], teacher: Teacher, *, folder: Path, model: str
+) -> Demonstrations:
+    """Run `agent` on each task with `teacher` as its LLM, into the store in `folder`, as tokens of `model`.
 
-    async def record() -> None:
+    Runs that fail are logged and left to the store. Raises `InvalidValue` if all of them fail.
+    """
+
+    async def record() -> Demonstrations:
         async with LocalStore(folder) as store:
-            await demonstrate(agent, tasks, teacher, store, codec=codec_for(model), seed=seed)
+            return await demonstrate(agent, tasks, teacher, store, codec=codec_for(model))
 
-    asyncio.run(record())
+    recorded = asyncio.run(record())
+    if recorded.errors:
+        first = next(iter(recorded.errors.values()))
+        failed = f"{len(recorded.errors)} of {len(tasks)} demonstrations failed; the first: {first}"
+        if len(recorded.errors) == len(tasks):
+            raise InvalidValue(failed)
+        _log.warning(failed)
+    return recorded
