@@ -17,11 +17,12 @@ CHATML = """\
 {{ tool | tojson }}
 {%- endfor %}<|im_end|>
 {% endif -%}
-{%- for message in messages if not (loop.first and message.role == 'system') -%}
+{%- for message in (messages[1:] if messages[0].role == 'system' else messages) -%}
 <|im_start|>{{ message.role }}
 {{ message.content }}
 {%- for call in message.tool_calls or [] -%}
-<tool_call>{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}</tool_call>
+{{ '<tool_call>{"name": "' + call.function.name + '", "arguments": ' }}
+{{- call.function.arguments | tojson }}{{ '}</tool_call>' }}
 {%- endfor %}<|im_end|>
 {% endfor -%}
 {%- if add_generation_prompt -%}
@@ -40,8 +41,11 @@ WITHOUT_TOOLS = """\
 """
 
 FORGETS_THOUGHTS = """\
+{%- if tools -%}{{ tools | tojson }}{%- endif -%}
 {%- set last = namespace(user=0) -%}
-{%- for message in messages if message.role == 'user' -%}{%- set last.user = messages.index(message) -%}{%- endfor -%}
+{%- for message in messages -%}
+{%- if message.role == 'user' -%}{%- set last.user = loop.index0 -%}{%- endif -%}
+{%- endfor -%}
 {%- for message in messages -%}
 {%- set text = message.content -%}
 {%- if message.role == 'assistant' and loop.index0 < last.user and '</think>' in text -%}
@@ -50,10 +54,10 @@ FORGETS_THOUGHTS = """\
 <|im_start|>{{ message.role }}
 {{ text }}
 {%- for call in message.tool_calls or [] -%}
-<tool_call>{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}</tool_call>
+{{ '<tool_call>{"name": "' + call.function.name + '", "arguments": ' }}
+{{- call.function.arguments | tojson }}{{ '}</tool_call>' }}
 {%- endfor %}<|im_end|>
 {% endfor -%}
-{%- if tools -%}{{ tools | tojson }}{%- endif -%}
 {%- if add_generation_prompt -%}
 <|im_start|>assistant
 {% endif -%}

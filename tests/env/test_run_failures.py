@@ -1,6 +1,7 @@
 """What can go wrong in a run, and whom it is blamed on."""
 
 import asyncio
+import contextlib
 import gc
 import threading
 import time
@@ -228,10 +229,8 @@ async def test_an_agent_that_swallows_everything_is_left_behind_and_spares_the_l
 
     async def agent(task, policy):
         while not released.is_set():
-            try:
+            with contextlib.suppress(BaseException):
                 await policy.complete(HELLO)
-            except BaseException:
-                pass
 
     begin = time.perf_counter()
     end = await finish(new_run(agent, limits=RunLimits(max_calls=2)))

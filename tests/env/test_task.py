@@ -27,7 +27,7 @@ GOOD = '{"task_id": "a", "input": "hi"}'
         ('{"task_id": 7, "input": 1}', r"tasks.jsonl:3: task_id is 7; expected a text"),
         (
             '{"task_id": "b", "input": 1, "referense": 2}',
-            r"unknown field 'referense'; did you mean 'reference'",
+            r"'referense'; did you mean 'reference'",
         ),
         (GOOD, r"tasks.jsonl:3: task_id 'a' was already used in line 1"),
     ],
