@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -29,12 +29,14 @@ from raybolt.benchmarks.sql.schema import Schema
 from raybolt.benchmarks.sql.tokenizer import build_tokenizer, save_tokenizer
 from raybolt.benchmarks.sql.words import WORDS
 from raybolt.benchmarks.sql.world import random_schema
+from raybolt.env.models import TINY_FOLDER
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 QUESTIONS_PER_DOCUMENT: Final = 3
 DOCUMENTS_PER_STEP: Final = 32
+NUM_STEPS: Final = 2000
 MAX_CONTEXT: Final = 1024
 IGNORED: Final = -100
 
@@ -178,19 +180,19 @@ def make_optimizers(model: LlamaForCausalLM) -> list[torch.optim.Optimizer]:
 
 
 def pretrain(
-    *, minutes: float, seed: int, num_steps: int | None = None
+    *, seed: int, num_steps: int, on_step: Callable[[str], None] = print
 ) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
-    """A model trained for about `minutes`, or for `num_steps` steps; the learning rate falls to zero."""
+    """A model trained for `num_steps` steps, and its tokenizer; `on_step` hears of every hundredth step."""
     tokenizer = make_tokenizer()
     model = make_model(tokenizer, seed)
     optimizers = make_optimizers(model)
     rates = [optimizer.param_groups[0]["lr"] for optimizer in optimizers]
     documents = random_documents(seed + 1)
-    exam = list(islice(random_documents(seed=0), 100))
-    start, step, num_tokens, done = time.monotonic(), 0, 0, 0.0
-    while done < 1.0:
+    exam = list(islice(random_documents(seed), 100))
+    start, num_tokens = time.monotonic(), 0
+    for step in range(num_steps):
         for optimizer, rate in zip(optimizers, rates, strict=True):
-            optimizer.param_groups[0]["lr"] = rate * min(1.0, (step + 1) / 50, (1.0 - done) / 0.4)
+            optimizer.param_groups[0]["lr"] = rate * _rate_factor(step, num_steps)
         ids, labels = make_batch(list(islice(documents, DOCUMENTS_PER_STEP)), tokenizer)
         with torch.autocast("cpu", torch.bfloat16):
             logits, targets = answer_logits(model, ids, labels)
@@ -199,30 +201,40 @@ def pretrain(
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
-        step, num_tokens, seconds = step + 1, num_tokens + ids.numel(), time.monotonic() - start
-        done = step / num_steps if num_steps else seconds / (60 * minutes)
-        if step % 100 == 0 or done >= 1.0:
-            print(
-                f"step {step}  {num_tokens / 1e6:.2f} M tokens  {seconds:.0f} s  loss {loss.item():.3f}  "
-                f"exact {exact_answers(model, tokenizer, exam):.3f}",
-                flush=True,
+        num_tokens += ids.numel()
+        if (step + 1) % 100 == 0 or step + 1 == num_steps:
+            right = exact_answers(model, tokenizer, exam)
+            on_step(
+                f"step {step + 1} of {num_steps}, {num_tokens / 1e6:.1f} M tokens, "
+                f"{time.monotonic() - start:.0f} s: loss {loss.item():.3f}, exact answers {right:.1%}"
             )
     return model.eval(), tokenizer
+
+
+def _rate_factor(step: int, num_steps: int) -> float:
+    """Up in 50 steps, level, down to zero over the last two fifths."""
+    return min(1.0, (step + 1) / 50, (1.0 - step / num_steps) / 0.4)
+
+
+def make(*, out: Path | None = None, seed: int = 0, num_steps: int = NUM_STEPS) -> Path:
+    """Pretrain and write the Hugging Face folder `out`, by default the shipped one; returns the folder."""
+    folder = out or TINY_FOLDER
+    model, tokenizer = pretrain(seed=seed, num_steps=num_steps)
+    model.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
+    return folder
 
 
 def main() -> None:
     """Pretrain and write the Hugging Face folder."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write the model and its tokenizer to"
+        "--out", type=Path, default=None, help="folder to write; the shipped one if not given"
     )
-    parser.add_argument("--minutes", type=float, default=12.0, help="how long to train, on 2 cores")
-    parser.add_argument("--steps", type=int, default=None, help="train so many steps instead")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=NUM_STEPS, help="how long to train")
+    parser.add_argument("--seed", type=int, default=0, help="seed of data and weights")
     arguments = parser.parse_args()
-    model, tokenizer = pretrain(minutes=arguments.minutes, seed=arguments.seed, num_steps=arguments.steps)
-    model.save_pretrained(arguments.out)
-    save_tokenizer(tokenizer, arguments.out)
+    make(out=arguments.out, seed=arguments.seed, num_steps=arguments.steps)
 
 
 if __name__ == "__main__":
