@@ -25,7 +25,7 @@ from raybolt.env.chat import (
 )
 from raybolt.env.errors import ContextTooLong, TemplateError, UnknownModel
 from raybolt.env.memory import CodecMemory, joined, message_key
-from raybolt.env.models import ModelSource, load_tokenizer, max_context, resolve_model
+from raybolt.env.models import ModelSource, load_tokenizer, resolve_model, text_config
 from raybolt.env.template import ChatTemplate
 from raybolt.env.tool_calls import MalformedToolCall, parse_reply
 
@@ -38,15 +38,18 @@ class ChatCodec:
     Stateless but for a cache, so one codec serves all runs; what belongs to a run is in its `CodecMemory`.
     """
 
-    def __init__(self, tokenizer: Any, *, max_context: int) -> None:
+    def __init__(self, tokenizer: Any, *, max_context: int, vocab_size: int | None = None) -> None:
         """A codec for prompts and replies of together at most `max_context` tokens.
+
+        `vocab_size` is the model's, where it is larger than the tokenizer's: models are often padded, and
+        a padding token may be sampled, though it stands for no text.
 
         Raises:
             TemplateError: the tokenizer has no usable chat template.
         """
         self.tokenizer = tokenizer
         self.max_context = max_context
-        self.vocab_size = len(tokenizer)
+        self.vocab_size = vocab_size or len(tokenizer)
         self.template = ChatTemplate(tokenizer)
         self._cache: OrderedDict[str, list[int]] = OrderedDict()
         turn_end = self._tokenize(self.template.turn_end)
@@ -193,9 +196,10 @@ def codec_for(model: str, *, context: int | None = None) -> ChatCodec:
 
 @lru_cache(maxsize=8)
 def _codec_for(source: ModelSource, context: int | None) -> ChatCodec:
-    limit = max_context(source)
+    config = text_config(source)
+    limit = min(config.max_position_embeddings, context or config.max_position_embeddings)
     try:
-        return ChatCodec(load_tokenizer(source), max_context=min(limit, context or limit))
+        return ChatCodec(load_tokenizer(source), max_context=limit, vocab_size=config.vocab_size)
     except TemplateError as error:
         raise UnknownModel(f"model {source.name!r}: {error}") from error
 

@@ -78,18 +78,19 @@ def load_tokenizer(source: ModelSource) -> Any:
     return _loaded(source, AutoTokenizer)
 
 
-def max_context(source: ModelSource) -> int:
-    """How many tokens the model takes, prompt and answer together.
+def text_config(source: ModelSource) -> Any:
+    """The model's configuration, or that of its text part, with `max_position_embeddings` and `vocab_size`.
 
     Raises:
-        UnknownModel: the model's configuration cannot be loaded or does not say.
+        UnknownModel: it cannot be loaded, or lacks one of these.
     """
     from transformers import AutoConfig
 
-    limit = getattr(_loaded(source, AutoConfig).get_text_config(), "max_position_embeddings", None)
-    if not isinstance(limit, int):
-        raise UnknownModel(f"model {source.name!r}: its config.json has no max_position_embeddings")
-    return limit
+    config = _loaded(source, AutoConfig).get_text_config()
+    for field in ("max_position_embeddings", "vocab_size"):
+        if not isinstance(getattr(config, field, None), int):
+            raise UnknownModel(f"model {source.name!r}: its config.json has no {field}")
+    return config
 
 
 def cache_folder() -> Path:
@@ -180,7 +181,7 @@ def _convert(file: Path, folder: Path) -> None:
         quantized = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     except ImportError as error:
         raise UnknownModel(f"reading {file} needs more: pip install 'raybolt[gguf]' ({error})") from error
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # broken bytes surface as any error of the gguf package
         hint = "; pip install 'raybolt[gguf]' if that is what it asks for" if "required" in str(error) else ""
         raise UnknownModel(f"{file} cannot be read as a GGUF model: {error}{hint}") from error
     config = quantized.config

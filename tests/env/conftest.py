@@ -9,6 +9,9 @@ import pytest
 
 from raybolt.env.codec import ChatCodec
 
+VOCAB_SIZE = 610
+"""Of the models in these tests: larger than the tokenizer's, as real models' often are."""
+
 CHATML = """\
 {%- if tools or messages[0].role == 'system' -%}
 <|im_start|>system
@@ -74,7 +77,7 @@ LLAMA2 = """\
 
 @pytest.fixture(scope="session")
 def make_tokenizer() -> Callable[[str | None], Any]:
-    """A factory of tokenizers of about 600 tokens with the given chat template."""
+    """A factory of tokenizers of about 300 tokens with the given chat template."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
@@ -107,7 +110,7 @@ def make_tokenizer() -> Callable[[str | None], Any]:
 @pytest.fixture(scope="session")
 def make_codec(make_tokenizer: Callable[[str | None], Any]) -> Callable[..., ChatCodec]:
     def make(chat_template: str = CHATML, max_context: int = 2000) -> ChatCodec:
-        return ChatCodec(make_tokenizer(chat_template), max_context=max_context)
+        return ChatCodec(make_tokenizer(chat_template), max_context=max_context, vocab_size=VOCAB_SIZE)
 
     return make
 
