@@ -112,7 +112,7 @@ def run_demo(
     plot = out / "reward_curve.png"
     report = _report(main, controlled, tasks.held_out, plot, seed)
     report["seconds"]["total"] = round(time.perf_counter() - started, 1)
-    _plot(plot, main, controlled, report["held_out"])
+    _plot(plot, main, controlled, report)
     return DemoResult(report, asyncio.run(_examples(out, main, tasks.held_out)))
 
 
@@ -139,7 +139,7 @@ def _report(
     }
 
 
-def _plot(path: Path, main: FitResult, control: FitResult | None, held_out: dict[str, Any]) -> None:
+def _plot(path: Path, main: FitResult, control: FitResult | None, report: dict[str, Any]) -> None:
     curves = {"LightningRL": main.reward_curve}
     if control:
         curves["control: learning rate 0"] = control.reward_curve
@@ -148,8 +148,10 @@ def _plot(path: Path, main: FitResult, control: FitResult | None, held_out: dict
         "sft": "held out, after warm-up",
         "rl": "held out, after LightningRL",
     }
-    lines = {name: held_out[key] for key, name in names.items() if key in held_out}
-    plot_rewards(path, curves, lines, title="A LangChain SQL agent learns from execution reward")
+    lines = {name: report["held_out"][key] for key, name in names.items() if key in report["held_out"]}
+    plot_rewards(
+        path, curves, lines, title=f"A LangChain SQL agent with the tiny model, seed {report['seed']}"
+    )
 
 
 async def _examples(folder: Path, result: FitResult, held_out: Sequence[Task]) -> list[str]:
@@ -159,7 +161,8 @@ async def _examples(folder: Path, result: FitResult, held_out: Sequence[Task]) -
     texts = []
     async with LocalStore(folder) as store:
         for task_id in pick_examples(before.rewards, after.rewards):
-            parts = [f"Question  {questions[task_id].input['messages'][-1]['content']}"]
+            *schema, question = questions[task_id].input["messages"][-1]["content"].splitlines()
+            parts = [question, *(f"  {line}" for line in schema)]
             for heading, evaluation in (("before", before), ("after", after)):
                 reward = evaluation.rewards[task_id]
                 trajectory = await _trajectory(store, evaluation.rollout_ids[task_id][0])

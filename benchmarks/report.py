@@ -71,26 +71,20 @@ def plot_rewards(
     # The figure's own classes, not pyplot: no global state, and no display is looked for.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for label, curve in curves.items():
         axes.plot(range(1, len(curve) + 1), curve, marker="o", markersize=3, label=label)
-    for index, (label, accuracy) in enumerate(held_out.items()):
-        axes.axhline(accuracy, linestyle="--", linewidth=1, color=f"C{len(curves) + index}")
-        axes.annotate(
-            f"{label}: {100 * accuracy:.1f} %",
-            xy=(0.01, accuracy),
-            xycoords=("axes fraction", "data"),
-            xytext=(0, 2),
-            textcoords="offset points",
-            fontsize=8,
-            color=f"C{len(curves) + index}",
-        )
+    for index, (label, accuracy) in enumerate(held_out.items(), start=len(curves)):
+        shown = f"{label}: {100 * accuracy:.1f} %"
+        axes.axhline(accuracy, linestyle="--", linewidth=1, color=f"C{index}", label=shown)
     axes.set(xlabel="iteration", ylabel="mean reward of the training rollouts", ylim=(0, 1), title=title)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(loc="upper left", fontsize=8)
     figure.savefig(path)
 
 

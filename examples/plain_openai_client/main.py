@@ -1,4 +1,4 @@
-"""A plain Python function that calls the `openai` client, trained to be brief, with no change to its code.
+"""A plain Python function that calls the `openai` client learns not to repeat itself; its code is unchanged.
 
 With a key and no raybolt the function talks to OpenAI. Inside a raybolt run the same client's requests are
 answered by the policy, so nothing leaves the machine and the key is never used.
@@ -23,9 +23,10 @@ async def answer(question: str) -> str:
     return completion.choices[0].message.content or ""
 
 
-def brevity(task, result, trajectory):
-    """1 for silence, less for every token spoken, 0 for 32 of them."""
-    return 1.0 - min(len(trajectory.calls[-1].response_ids), 32) / 32
+def variety(task, result, trajectory):
+    """The share of the reply's tokens that had not occurred in it before."""
+    ids = trajectory.calls[-1].response_ids.tolist()
+    return len(set(ids)) / len(ids)
 
 
 def main():
@@ -38,7 +39,7 @@ def main():
     recipe = raybolt.LightningRL(
         iterations=2 if arguments.short else 12, tasks_per_iteration=5, rollouts_per_task=8, max_new_tokens=32
     )
-    agent = raybolt.wrap(answer, reward=brevity)
+    agent = raybolt.wrap(answer, reward=variety)
     with raybolt.Trainer(agent, algorithm=recipe, store=arguments.out) as trainer:
         result = trainer.fit(tasks)
     print("mean reward of each iteration:", *(f"{reward:.2f}" for reward in result.reward_curve))
