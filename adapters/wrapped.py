@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cloudpickle
@@ -48,7 +50,7 @@ class WrappedAgent:
         from raybolt.env.codec import codec_for
 
         settings = {"limits": self.limits, "reward": self.reward, **options}
-        return AgentEnv(self.program(), codec_for(model), **settings)
+        return AgentEnv(self.program(), codec=codec_for(model), **settings)
 
     def __call__(self, env_config: Mapping[str, Any] | None = None) -> AgentEnv:
         """The environment, for `register_env`; the configuration's keys are those of `env`."""
@@ -76,10 +78,12 @@ class WrappedAgent:
                 "def build(llm): …, so that each process makes its own"
             ) from error
         rest = cloudpickle.dumps((self.adapter, self.name, self.reward, self.limits, self.inputs))
-        return _rebuilt, (agent, rest)
+        return _rebuilt, (agent, rest, tuple(sys.path))
 
 
-def _rebuilt(agent: bytes, rest: bytes) -> WrappedAgent:
+def _rebuilt(agent: bytes, rest: bytes, search_path: tuple[str, ...]) -> WrappedAgent:
+    # Whatever the sender could import (the script's folder, an editable checkout), the receiver must, too.
+    sys.path.extend(folder for folder in search_path if folder not in sys.path and Path(folder).is_dir())
     return WrappedAgent(cloudpickle.loads(agent), *cloudpickle.loads(rest))
 
 
