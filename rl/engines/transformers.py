@@ -42,7 +42,7 @@ class TransformersEngine(Engine):
         max_batch: int = 32,
         max_context: int | None = None,
         eos_ids: Collection[int] = (),
-        prefix_bytes: int = 512 << 20,
+        prefix_bytes: int = 256 << 20,
     ) -> None:
         """Starts the worker thread.
 
