@@ -49,8 +49,8 @@ bare: setup ## install the wheel without any agent framework and run what needs 
 examples: setup ## run every example in its short mode
 	.ci/examples
 
-perf: setup ## measure the overheads and throughputs in benchmarks/results
-	$(BIN)/python -m raybolt.benchmarks.perf $(ARGS)
+perf: setup ## measure what raybolt itself costs
+	for file in benchmarks/perf/[a-z]*.py; do $(BIN)/python -m raybolt.benchmarks.perf.$$(basename $$file .py) || exit 1; done
 
 constraints: setup ## resolve constraints.in again into constraints.txt
 	$(BIN)/python -m pip install --quiet uv

@@ -306,11 +306,13 @@ def bench(
 def make_tiny(
     out: Annotated[Path | None, typer.Option(help="Folder to write; the shipped one if not given.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of data and weights.")] = 0,
+    steps: Annotated[int | None, typer.Option(help="How long to train. Default: as the shipped one.")] = None,
 ) -> None:
     """Make the tiny model again, from nothing, on generated text."""
-    from raybolt.benchmarks.sql.pretrain import make
+    from raybolt.benchmarks.sql.pretrain import NUM_STEPS, make
 
-    make(out=out, seed=seed)
+    folder = make(out=out, seed=seed, num_steps=steps or NUM_STEPS)
+    console.out.print(f"The tiny model is in {folder}")
 
 
 def _free_folder(folder: Path) -> Path:
