@@ -54,6 +54,7 @@ def engine() -> Iterator[TransformersEngine]:
     import torch
     from transformers import AutoModelForCausalLM
 
+    torch.set_num_threads(1)  # a model this small only waits for more
     model = AutoModelForCausalLM.from_pretrained(resolve_model("tiny").path, dtype=torch.float32)
     engine = TransformersEngine(model)
     yield engine

@@ -4,6 +4,7 @@ import asyncio
 import http.server
 import json
 import threading
+import time
 from collections.abc import Iterator
 
 import httpx
@@ -301,3 +302,19 @@ async def test_langchain_used_inside_a_function_keeps_its_roles_and_tool_spans(a
     assert ran.result == "done"
     assert {request.role for request in ran.requests} == {"adder"}
     assert ran.parent_name(ran.span("execute_tool add")) == "agent adder"
+
+
+async def test_an_agent_that_is_stopped_by_its_time_limit_leaves_no_patch_behind(agent_run, script):
+    before = httpx.HTTPTransport.handle_request
+
+    def agent(question):
+        MODULE_CLIENT.chat.completions.create(model="m", messages=user(question))
+        while True:
+            time.sleep(0.01)
+
+    limits = RunLimits(max_calls=5, max_seconds=0.3)
+    start = time.monotonic()
+    ran = await agent_run(agent, "hi", lambda request: script.say("x"), limits=limits)
+    assert ran.end.origin == "limit"
+    assert time.monotonic() - start < 3
+    assert httpx.HTTPTransport.handle_request is before
