@@ -24,24 +24,32 @@ class CodecMemory:
     def __init__(self) -> None:
         self._tokens: dict[bytes, TokenIds] = {}
         self._replies: set[bytes] = set()
+        self._last: tuple[ChatRequest | None, list[bytes]] = (None, [])
         self.drift: str | None = None
         """Why the prompt encoded last could not reuse all tokens sampled for it earlier; None if it did."""
 
     def remember(self, request: ChatRequest, reply: ChatMessage, token_ids: TokenIds) -> None:
         """Keeps the tokens (prompt and response) of an answered request."""
-        self._tokens[conversation_keys(request.usable_tools, [*request.messages, reply])[-1]] = token_ids
+        keys = self._keys(request)
+        self._tokens[_extended_key(keys[-1] if keys else b"", message_key(reply))] = token_ids
         self._replies.add(message_key(reply))
 
     def longest_known(self, request: ChatRequest) -> tuple[int, TokenIds | None]:
         """How many of the request's messages are known with their tokens, and these; (0, None) if none."""
         if not self._tokens:
             return 0, None
-        keys = conversation_keys(request.usable_tools, request.messages)
+        keys = self._keys(request)
         for count in range(len(keys), 0, -1):
             tokens = self._tokens.get(keys[count - 1])
             if tokens is not None:
                 return count, tokens
         return 0, None
+
+    def _keys(self, request: ChatRequest) -> list[bytes]:
+        """One key per message; those of the request asked for last are kept, as it is answered next."""
+        if self._last[0] is not request:
+            self._last = (request, conversation_keys(request.usable_tools, request.messages))
+        return self._last[1]
 
     def num_sampled(self, messages: Sequence[ChatMessage]) -> int:
         """How many of the messages are replies that were sampled in this run."""
@@ -53,7 +61,7 @@ def conversation_keys(tools: Sequence[ToolSpec], messages: Sequence[ChatMessage]
     key = tools_key(tools)
     keys = []
     for message in messages:
-        key = blake2b(key + message_key(message), digest_size=16).digest()
+        key = _extended_key(key, message_key(message))
         keys.append(key)
     return keys
 
@@ -64,6 +72,10 @@ def tools_key(tools: Sequence[ToolSpec]) -> bytes:
         return b""
     text = json.dumps([tool_to_dict(tool) for tool in tools], sort_keys=True, default=str)
     return blake2b(text.encode(), digest_size=16).digest()
+
+
+def _extended_key(key: bytes, message: bytes) -> bytes:
+    return blake2b(key + message, digest_size=16).digest()
 
 
 @lru_cache(maxsize=4096)

@@ -5,7 +5,8 @@ What a template does is found out by trying it on small conversations, once per 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from raybolt.env.chat import ChatMessage, ToolCall, ToolSpec, message_to_dict, tool_to_dict
@@ -50,6 +51,7 @@ class ChatTemplate:
                 "(instruct) model or set tokenizer.chat_template"
             )
         self._tokenizer = tokenizer
+        self._compiled = _compiled(tokenizer)
         self.knows_tools = True
         self.knows_tools = self._uses_tools()
         asked = self.render((_ASK,), (), generate=True)
@@ -77,20 +79,16 @@ class ChatTemplate:
                 tools = ()
         from jinja2 import TemplateError as JinjaError
 
+        conversation = [_template_message(message) for message in messages]
+        schemas = [tool_to_dict(tool) for tool in tools] or None
         try:
-            text: str = self._tokenizer.apply_chat_template(
-                [_template_message(message) for message in messages],
-                tools=[tool_to_dict(tool) for tool in tools] or None,
-                add_generation_prompt=generate,
-                tokenize=False,
-            )
+            return self._render(conversation, schemas, generate)
         except (JinjaError, TypeError, ValueError, LookupError, AttributeError) as error:
             # What a template raises by itself, and what its expressions raise on a shape they do not expect.
             roles = ", ".join(message.role for message in messages)
             raise TemplateError(
                 f"the chat template cannot render a conversation of {roles}: {type(error).__name__}: {error}"
             ) from error
-        return text
 
     def suffix(
         self, earlier: Sequence[ChatMessage], new: Sequence[ChatMessage], tools: Sequence[ToolSpec]
@@ -134,6 +132,14 @@ class ChatTemplate:
         after = self.render((_ASK, _USE if after_call else _TEXT, *new), (), generate=True)
         return after[len(before) :] if after.startswith(before) else None
 
+    def _render(self, conversation: list[Any], tools: list[Any] | None, generate: bool) -> str:
+        if self._compiled is not None:
+            return self._compiled(messages=conversation, tools=tools, add_generation_prompt=generate)
+        text: str = self._tokenizer.apply_chat_template(
+            conversation, tools=tools, add_generation_prompt=generate, tokenize=False
+        )
+        return text
+
     def _uses_tools(self) -> bool:
         """Whether tools, calls and results all show up in what the template renders."""
         with_tools = self._render_or_none((_SYSTEM, _ASK), (_TOOL,))
@@ -172,6 +178,26 @@ class ChatTemplate:
             return self.render(messages, tools, generate=False)
         except TemplateError:
             return None
+
+
+def _compiled(tokenizer: Any) -> Callable[..., str] | None:
+    """The template's own `render`, in half the time of `apply_chat_template`, which copies all it is given.
+
+    None if this Transformers has no such function, or it renders otherwise: `apply_chat_template` decides.
+    """
+    try:
+        from transformers.utils.chat_template_utils import _compile_jinja_template as compile_template
+
+        render = partial(
+            compile_template(tokenizer.get_chat_template()).render, **tokenizer.special_tokens_map
+        )
+        conversation = [_template_message(message) for message in (_ASK, _SAY_AND_USE, _RESULT, _TEXT)]
+        arguments = {"tools": [tool_to_dict(_TOOL)], "add_generation_prompt": True}
+        direct = render(messages=conversation, **arguments)
+        same = direct == tokenizer.apply_chat_template(conversation, tokenize=False, **arguments)
+    except Exception:  # a private function may change at will, and a template may refuse the conversation
+        return None
+    return render if same else None
 
 
 def _template_message(message: ChatMessage) -> dict[str, Any]:

@@ -6,8 +6,8 @@ the learner sees after the store are built by it from the same spans, so they ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -42,8 +42,8 @@ class Call:
     """float32[R], under the sampling distribution; None for demonstrations and external LLMs."""
     weights_version: int | None = None
     temperature: float | None = None
-    messages: tuple[ChatMessage, ...] = ()
-    """The request's conversation."""
+    input_messages: Sequence[Mapping[str, Any]] = ()
+    """The request's conversation, as dictionaries; `messages` is the same in canonical form."""
     reply: ChatMessage = NO_REPLY
     finish_reason: str = "stop"
     parents: tuple[str, ...] = ()
@@ -57,6 +57,11 @@ class Call:
     drift: str | None = None
     """Why earlier tokens could not be reused in the prompt; None when nothing drifted."""
     parse_error: str | None = None
+
+    @property
+    def messages(self) -> tuple[ChatMessage, ...]:
+        """The request's conversation."""
+        return tuple(message_from_dict(message) for message in self.input_messages)
 
     @property
     def has_tokens(self) -> bool:
@@ -130,8 +135,8 @@ def trajectory_from_spans(
     Without the run's root span, which is written last, the trajectory is that of a run still going on.
     """
     ordered = sorted(spans, key=lambda span: span.sequence_id)
-    calls = [_call(span) for span in ordered if _is_answered_call(span)]
-    rewards = [_reward(span, calls) for span in ordered if names.REWARD in span.attributes]
+    call_spans = [span for span in ordered if _is_answered_call(span)]
+    rewards = [_reward(span, call_spans) for span in ordered if names.REWARD in span.attributes]
     root = next((span for span in ordered if _is_root(span)), None)
     failed = root is not None and root.status == "error"
     return Trajectory(
@@ -139,7 +144,7 @@ def trajectory_from_spans(
         attempt_id=attempt_id,
         task_id=task_id,
         group_id=group_id,
-        calls=tuple(_linked(call, calls, rewards) for call in calls),
+        calls=tuple(_call(span, call_spans, rewards) for span in call_spans),
         rewards=tuple(rewards),
         tool_spans=tuple(s for s in ordered if s.attributes.get(names.OPERATION) == names.EXECUTE_TOOL),
         status="running" if root is None else "failed" if failed else "succeeded",
@@ -156,50 +161,47 @@ def _is_root(span: Span) -> bool:
     return span.parent_id is None and span.attributes.get(names.OPERATION) == names.INVOKE_AGENT
 
 
-def _call(span: Span) -> Call:
+def _call(span: Span, call_spans: Sequence[Span], rewards: Sequence[Reward]) -> Call:
     attributes = span.attributes
     (reply,) = attributes[names.OUTPUT_MESSAGES]
     (finish_reason,) = attributes[names.FINISH_REASONS]
+    call_id = attributes[names.CALL_ID]
     return Call(
-        call_id=attributes[names.CALL_ID],
+        call_id=call_id,
         role=attributes[names.AGENT_NAME],
         prompt_ids=attributes.get(names.PROMPT_IDS, NO_TOKENS),
         response_ids=attributes.get(names.RESPONSE_IDS, NO_TOKENS),
         logprobs=attributes.get(names.LOGPROBS),
         weights_version=attributes.get(names.WEIGHTS_VERSION),
         temperature=attributes.get(names.TEMPERATURE),
-        messages=_messages(attributes[names.INPUT_MESSAGES]),
+        input_messages=attributes[names.INPUT_MESSAGES],
         reply=message_from_dict(reply),
         finish_reason=finish_reason,
+        parents=_parents(span, call_spans),
         start=span.start_time,
         end=span.end_time,
+        reward=float(sum(r.value for r in rewards if r.call_id == call_id and not r.final)),
         drift=attributes.get(names.DRIFT),
         parse_error=attributes.get(names.PARSE_ERROR),
     )
 
 
-def _messages(messages: Sequence[dict[str, Any]]) -> tuple[ChatMessage, ...]:
-    return tuple(message_from_dict(message) for message in messages)
-
-
-def _reward(span: Span, calls: Sequence[Call]) -> Reward:
-    answered = [call for call in calls if call.end <= span.start_time]
-    last = max(answered, key=lambda call: call.end, default=None)
+def _reward(span: Span, call_spans: Sequence[Span]) -> Reward:
+    answered = [call for call in call_spans if call.end_time <= span.start_time]
+    last = max(answered, key=lambda call: call.end_time, default=None)
     return Reward(
         value=span.attributes[names.REWARD],
         final=span.attributes.get(names.KIND) == FINAL_REWARD,
-        call_id=last.call_id if last is not None else None,
+        call_id=last.attributes[names.CALL_ID] if last is not None else None,
     )
 
 
-def _linked(call: Call, calls: Sequence[Call], rewards: Sequence[Reward]) -> Call:
-    """The call with its parents and the rewards that followed it.
+def _parents(span: Span, call_spans: Sequence[Span]) -> tuple[str, ...]:
+    """The calls that this one directly follows.
 
-    Of the calls answered before this one began, its parents are those that no other of them followed: in a
-    chain the previous call, after a fork the calls of all branches.
+    Of the calls answered before it began, those that no other of them followed: in a chain the previous call,
+    after a fork the calls of all branches.
     """
-    earlier = [other for other in calls if other.end <= call.start]
-    last_start = max((other.start for other in earlier), default=0.0)
-    parents = tuple(other.call_id for other in earlier if other.end > last_start)
-    emitted = sum(r.value for r in rewards if r.call_id == call.call_id and not r.final)
-    return replace(call, parents=parents, reward=float(emitted))
+    earlier = [other for other in call_spans if other.end_time <= span.start_time]
+    last_start = max((other.start_time for other in earlier), default=0.0)
+    return tuple(other.attributes[names.CALL_ID] for other in earlier if other.end_time > last_start)

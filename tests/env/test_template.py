@@ -91,3 +91,14 @@ def test_what_a_template_refuses_is_an_error_that_names_the_roles(make_tokenizer
     template = ChatTemplate(make_tokenizer(refusing))
     with pytest.raises(TemplateError, match=r"a conversation of system, user: .*no system"):
         template.render([ChatMessage("system", "x"), ASK], [], generate=True)
+
+
+def test_a_template_is_rendered_as_transformers_renders_it(make_tokenizer, templates):
+    for name, text in templates.items():
+        tokenizer = make_tokenizer(text)
+        template = ChatTemplate(tokenizer)
+        slow = ChatTemplate(tokenizer)
+        slow._compiled = None
+        conversation = [ChatMessage("system", "s"), ASK, USE, RESULT, ChatMessage("assistant", "done")]
+        rendered = template.render(conversation, [TOOL], generate=True)
+        assert rendered == slow.render(conversation, [TOOL], generate=True), name
