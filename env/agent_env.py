@@ -28,7 +28,7 @@ from raybolt.env.chat import TokenIds
 from raybolt.env.codec import ChatCodec
 from raybolt.env.errors import RunOver
 from raybolt.env.limits import RunLimits
-from raybolt.env.policy import AgentProgram, RunEnd
+from raybolt.env.policy import AgentProgram, Origin, RunEnd
 from raybolt.env.recorder import SpanRecorder
 from raybolt.env.run import AgentRun, RewardFunction
 from raybolt.env.spaces import Tokens
@@ -173,6 +173,20 @@ class AgentEnv(MultiAgentEnv):
         succeeded = end is not None and not failed
         rewards = {} if failed else self._new_rewards()
         return observations, rewards, self._flags(succeeded), self._flags(failed), infos
+
+    def fail(self, agent_id: str, error: BaseException, origin: Origin = "engine") -> None:
+        """Says that a pending agent cannot be answered: its run fails, as the next `astep` will report.
+
+        Raises:
+            RunOver: there is no episode.
+            InvalidValue: no call of this agent is pending.
+        """
+        run = self._running().run
+        if agent_id not in self._pending:
+            raise InvalidValue(
+                f"no call of agent {agent_id!r} is pending; pending: {', '.join(self._pending)}"
+            )
+        run.fail(self._pending.pop(agent_id), error, origin)
 
     async def aclose(self) -> None:
         """Ends a run that is going on; closing twice does nothing."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Final, Protocol, TypeAlias
 
 from raybolt.env.chat import ChatMessage, ChatRequest
 from raybolt.env.codec import ChatCodec
@@ -18,6 +19,9 @@ from raybolt.env.stepper import Prompt, RunStepper
 from raybolt.env.task import Task
 from raybolt.store.base import LightningStore
 from raybolt.store.types import AttemptedRollout
+
+GROUP_SIZE: Final = 16
+"""Demonstrations in one group of the store: small beside an optimizer step, large beside a request for it."""
 
 Teacher: TypeAlias = Callable[[Task, ChatRequest], ChatMessage | Awaitable[ChatMessage]]
 """What the agent's LLM should have answered on this task to this request; plain or async."""
@@ -49,7 +53,6 @@ async def demonstrate(
     store: LightningStore,
     *,
     codec: ChatCodec,
-    group_id: str | None = None,
     concurrency: int = 1,
 ) -> Demonstrations:
     """Runs the agent on each task with the teacher as its LLM; records the runs as rollouts of mode "demo".
@@ -57,20 +60,25 @@ async def demonstrate(
     Each call's span carries the prompt's tokens and those of the teacher's answer, just as if the policy had
     sampled them, but no logprobs. Tools run for real. A run that fails is recorded as failed. With a
     concurrency of 1 the teacher is asked in a fixed order; raise it for a teacher that has to be waited for.
-    With a `group_id` the rollouts are one group of the store, which this declares.
+    In the store they form groups of `GROUP_SIZE`, so that a learner can take some of them by reference.
     """
     free = asyncio.Semaphore(concurrency)
+    label = f"demonstrations-{secrets.token_hex(3)}"
 
-    async def one(task: Task) -> tuple[str, str | None]:
+    async def one(index: int, task: Task) -> tuple[str, str | None]:
         async with free:
             started = await store.start_rollout(
-                task.input, task_id=task.task_id, group_id=group_id, mode="demo", metadata=dict(task.metadata)
+                task.input,
+                task_id=task.task_id,
+                group_id=f"{label}/{index // GROUP_SIZE}",
+                mode="demo",
+                metadata=dict(task.metadata),
             )
             return await _demonstrate(agent, task, teacher, store, codec, started)
 
-    if group_id is not None:
-        await store.declare_group(group_id, len(tasks))
-    ended = await asyncio.gather(*(one(task) for task in tasks))
+    for number, start in enumerate(range(0, len(tasks), GROUP_SIZE)):
+        await store.declare_group(f"{label}/{number}", min(GROUP_SIZE, len(tasks) - start))
+    ended = await asyncio.gather(*(one(index, task) for index, task in enumerate(tasks)))
     errors = {rollout_id: error for rollout_id, error in ended if error is not None}
     return Demonstrations(tuple(rollout_id for rollout_id, _ in ended), errors)
 

@@ -169,7 +169,7 @@ class LightningRLAlgorithm(Algorithm):
         self.metrics.aggregate(results, key=LEARNER_RESULTS)
 
     def _sync(self) -> None:
-        # None waits for earlier pushes and lets this one go; Ray's ordering then makes the next sample see it.
+        # None waits for earlier pushes and sends this one; Ray's ordering makes the next sample see it.
         self.env_runner_group.sync_weights(
             from_worker_or_learner_group=self.learner_group, inference_only=True, timeout_seconds=None
         )
@@ -262,7 +262,7 @@ def _all_failed(collected: Collected) -> str:
     errors = Counter((outcome.origin, outcome.error) for outcome in collected.outcomes)
     (origin, error), count = errors.most_common(1)[0]
     return (
-        f"All {len(collected.outcomes)} rollouts of this iteration failed, so there is nothing to learn from. "
+        f"All {len(collected.outcomes)} rollouts of this iteration failed: there is nothing to learn from. "
         f"{count} of them, because of the {origin}: {error}"
     )
 

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import os
 
+import cloudpickle
 import ray
+from ray.exceptions import RayTaskError
+
+from raybolt.store.errors import InvalidValue
 
 
 def ensure_ray() -> bool:
@@ -29,3 +33,19 @@ def ensure_ray() -> bool:
         logging_level="ERROR",
     )
     return True
+
+
+def check_agent_loads(agent: object) -> None:
+    """Raises `InvalidValue`, saying why, if a worker process cannot load the agent."""
+
+    @ray.remote(num_cpus=0)
+    def load(pickled: bytes) -> None:
+        cloudpickle.loads(pickled)
+
+    try:
+        ray.get(load.remote(cloudpickle.dumps(agent)))
+    except RayTaskError as error:
+        raise InvalidValue(
+            f"The agent cannot be loaded in a worker process: {error.cause!r}. Its module, and what that "
+            "imports, must be importable there as it is here."
+        ) from error

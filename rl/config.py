@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
@@ -158,9 +158,7 @@ class LightningRLConfig(AlgorithmConfig):
             # Rollouts take as long as they take: their limits are the agent's own.
             sample_timeout_s=None,
         )
-        self.learners(
-            learner_connector=learner_connectors, add_default_connectors_to_learner_pipeline=False
-        )
+        self.learners(learner_connector=learner_connectors, add_default_connectors_to_learner_pipeline=False)
         self.fault_tolerance(
             restart_failed_env_runners=True,
             # RLlib's default of a minute is for environments that crash; ours catch their own errors, so

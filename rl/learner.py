@@ -158,7 +158,9 @@ class LightningRLLearner(TorchLearner):
             clip_high=plan.clip_high,
         )
 
-    def _log_loss(self, module_id: str, output: LossOutput, entropy: torch.Tensor, weight: torch.Tensor) -> None:
+    def _log_loss(
+        self, module_id: str, output: LossOutput, entropy: torch.Tensor, weight: torch.Tensor
+    ) -> None:
         """Logs this micro-batch's share of the step's means; RLlib sums the shares over the update.
 
         With several steps or epochs in an update, the sums are divided by their number beforehand.

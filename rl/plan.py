@@ -16,7 +16,7 @@ class UpdatePlan:
         loss: "policy_gradient" (clipped, with advantages) or "nll" (demonstrations).
         credit: name of the credit estimator; read for "policy_gradient" only.
         lr: learning rate of this update.
-        num_steps: optimizer steps in each epoch; the same on every learner, or their all-reduces would not meet.
+        num_steps: optimizer steps in each epoch; the same on every learner, or they would wait for ever.
         num_epochs: passes over the data.
         token_budget: tokens in one forward pass.
         grad_clip: bound on the global gradient norm.

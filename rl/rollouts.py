@@ -19,6 +19,7 @@ from raybolt.env.policy import Sampled
 from raybolt.env.task import Task
 from raybolt.env.trajectory import Trajectory
 from raybolt.rl.engines.base import Engine, GenerateRequest
+from raybolt.rl.errors import ContextOverflow, EngineError
 from raybolt.store import LightningStore
 from raybolt.store.types import AttemptedRollout, Rollout
 
@@ -90,15 +91,20 @@ class RolloutCrew:
         env = self._make_env()
         try:
             await self._play(env, taken, sampling)
+            summary = _summary(env.trajectory)
+        # Agents' errors do not come this far: this is a bug of ours, and its rollout's alone. Raised, it
+        # would end the process and every rollout in it.
+        except Exception as error:
+            log.exception("Rollout %s broke", rollout.rollout_id)
+            summary = {"error": f"{type(error).__name__}: {error}", "origin": "raybolt"}
         finally:
             await env.aclose()
-        trajectory = env.trajectory
         await self._store.add_many_spans(env.spans)
         await self._store.update_attempt(
             rollout.rollout_id,
             attempt.attempt_id,
-            status="failed" if trajectory.failed else "succeeded",
-            metadata=_summary(trajectory),
+            status="failed" if "error" in summary else "succeeded",
+            metadata=summary,
         )
         self.num_finished += 1
 
@@ -118,7 +124,17 @@ class RolloutCrew:
                 for index, prompt_ids in enumerate(observations.values())
             ]
             num_calls += len(replies)
-            actions = dict(zip(observations, await asyncio.gather(*replies), strict=True))
+            actions: dict[str, Sampled] = {}
+            answers = await asyncio.gather(*replies, return_exceptions=True)
+            for agent_id, answer in zip(observations, answers, strict=True):
+                if isinstance(answer, Sampled):
+                    actions[agent_id] = answer
+                elif isinstance(answer, ContextOverflow):
+                    env.fail(agent_id, answer, "limit")
+                elif isinstance(answer, EngineError):
+                    env.fail(agent_id, answer, "engine")
+                else:
+                    raise answer
             observations, *_ = await env.astep(actions)
         self.num_calls += num_calls
 

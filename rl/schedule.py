@@ -41,7 +41,7 @@ def demonstrations_by_iteration(group_ids: Sequence[str], recipe: SFT, seed: int
     for epoch in range(recipe.epochs):
         shuffled = _shuffled(len(group_ids), seed, epoch)
         for chunk in np.array_split(shuffled, min(SFT_ITERATIONS_PER_EPOCH, len(group_ids))):
-            iterations.append([group_ids[index] for index in chunk])
+            iterations += [[group_ids[index] for index in chunk]]
     return iterations
 
 

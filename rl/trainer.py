@@ -147,7 +147,7 @@ class Trainer:
     def _start(self) -> LightningRLAlgorithm:
         """The running algorithm; starts Ray, the store, the runners and the learners when there is none."""
         if self._algorithm is None:
-            from raybolt.rl.cluster import ensure_ray
+            from raybolt.rl.cluster import check_agent_loads, ensure_ray
             from raybolt.rl.config import build_config
             from raybolt.store import RayStore
 
@@ -162,7 +162,12 @@ class Trainer:
                 layout=self._layout,
                 seed=self._seed,
             )
-            self._algorithm = config.build_algo()
+            try:
+                self._algorithm = config.build_algo()
+            except Exception:
+                # RLlib only logs why no runner could start, and then stumbles over having none.
+                check_agent_loads(self._agent)
+                raise
         return self._algorithm
 
     def _train(self, algorithm: LightningRLAlgorithm, run: _Run, val: Sequence[Task] | None) -> None:
