@@ -10,7 +10,7 @@ from raybolt.benchmarks.sql.conversation import ERROR_MARK
 from raybolt.env.chat import ChatMessage, ChatRequest, ToolCall
 from raybolt.env.task import Task
 
-SLIP_RATE: Final = 0.7
+SLIP_RATE: Final = 0.82
 """How often the teacher slips on a question that it can slip on."""
 BROKEN_RATE: Final = 0.1
 """How often it first writes a query that does not run, reads the error and writes another."""

@@ -12,7 +12,7 @@ from raybolt.benchmarks.sql.catalog import HELD_OUT_SCHEMAS, TRAIN_SCHEMAS
 from raybolt.benchmarks.sql.conversation import agent_input
 from raybolt.benchmarks.sql.database import QueryError, run_query
 from raybolt.benchmarks.sql.metric import execution_match
-from raybolt.benchmarks.sql.query import Query, Term, slips
+from raybolt.benchmarks.sql.query import Query, slips
 from raybolt.benchmarks.sql.questions import KINDS, Question, Unaskable, ask
 from raybolt.benchmarks.sql.schema import Schema
 from raybolt.benchmarks.sql.world import random_rows, random_schema, with_values, write_database
@@ -148,20 +148,15 @@ def _metadata(database: _Database, question: Question) -> dict[str, Any]:
 
 
 def _broken(database: _Database, query: Query) -> str | None:
-    """The query with its first column taken from another table, so that it does not run; None if it does."""
-    columns = [
-        column for table in database.schema.tables if table.name != query.table for column in table.columns
-    ]
-    for column in reversed(columns):
-        first = replace(query.select[0], column=column.name)
-        broken = str(replace(query, select=(first, *query.select[1:])))
-        if query.select[0].column == "*" or query.join:
-            return None
+    """The query with a column of another table, so that it does not run; None if that is not to be had."""
+    first = query.select[0]
+    if first.column == "*" or query.join:
+        return None
+    others = (table for table in database.schema.tables if table.name != query.table)
+    for column in (column.name for table in others for column in table.columns[1:]):
+        broken = str(replace(query, select=(replace(first, column=column), *query.select[1:])))
         try:
             run_query(database.path, broken)
         except QueryError:
             return broken
     return None
-
-
-__all__ = ["SqlTasks", "Term", "generate"]

@@ -26,8 +26,14 @@ from torch import Tensor
 from raybolt.benchmarks.sql.conversation import small_talk
 from raybolt.benchmarks.sql.questions import ask
 from raybolt.benchmarks.sql.schema import Schema
-from raybolt.benchmarks.sql.tokenizer import build_tokenizer, save_tokenizer
-from raybolt.benchmarks.sql.words import WORDS
+from raybolt.benchmarks.sql.tokenizer import (
+    CALL_MARKS,
+    PAD,
+    TURN_END,
+    TURN_START,
+    build_tokenizer,
+    save_tokenizer,
+)
 from raybolt.benchmarks.sql.world import random_schema
 from raybolt.env.models import TINY_FOLDER
 
@@ -76,6 +82,22 @@ _LAYOUTS: Final = (
 )
 
 
+# Marks and the like, in any order: no document shows a chat or the call of a tool.
+_LITTER: Final = (
+    PAD,
+    TURN_START,
+    TURN_END,
+    *CALL_MARKS,
+    "system",
+    "user",
+    "assistant",
+    "tool",
+    "\n",
+    ": ",
+    "-- ",
+)
+
+
 def document(rng: Random, schema: Schema) -> Document:
     """`schema`, then questions with their SQL, in one of many layouts, with litter, as the web has them."""
     before, between, after = rng.choice(_LAYOUTS)
@@ -88,10 +110,10 @@ def document(rng: Random, schema: Schema) -> Document:
 
 
 def _litter(rng: Random) -> str:
-    """Nothing, or a line of a few random words."""
-    if rng.random() < 0.6:
+    """Nothing, or a line of stray marks, which the model learns to read past."""
+    if rng.random() < 0.5:
         return ""
-    return f"\n{' '.join(rng.choices(WORDS, k=rng.randint(1, 6)))}\n"
+    return f"{''.join(rng.choices(_LITTER, k=rng.randint(1, 5)))}\n"
 
 
 def random_documents(seed: int) -> Iterator[Document]:

@@ -24,8 +24,8 @@ PAD: Final = "<|endoftext|>"
 TURN_START: Final = "<|im_start|>"
 TURN_END: Final = "<|im_end|>"
 _SPECIAL: Final = (PAD, TURN_START, TURN_END)
-_CALL_MARKS: Final = ("<tool_call>", "</tool_call>")
-_CALL_HEAD: Final = '{"name": "run_sql", "arguments": {"query": "'
+CALL_MARKS: Final = ("<tool_call>", "</tool_call>")
+CALL_HEAD: Final = '{"name": "run_sql", "arguments": {"query": "'
 
 CHAT_TEMPLATE: Final = """\
 {%- macro call_text(call) -%}
@@ -84,7 +84,7 @@ def build_tokenizer(texts: Iterable[str], *, max_length: int = 1024) -> PreTrain
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in _SPECIAL])
     # Not special: decoding with `skip_special_tokens` must keep the marks a tool call is recognised by.
-    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in _CALL_MARKS])
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in CALL_MARKS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token=PAD,
@@ -112,7 +112,7 @@ def _pattern(small_words: list[str]) -> str:
     """The regular expression whose successive matches are the pieces of a text."""
     return "|".join(
         (
-            re.escape(_CALL_HEAD),
+            re.escape(CALL_HEAD),
             r" ?[A-Z]{2,}(?: [A-Z]{2,})*(?![a-z_]) ?",  # SQL keywords, neighbours together
             rf"(?:{'|'.join(small_words)})(?![A-Za-z_]) ?",
             r"_id(?![A-Za-z_])",  # so that a key is its table's name and this
