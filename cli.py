@@ -299,6 +299,7 @@ def bench(
             on_stage=view.stage, on_progress=view.step,
         )  # fmt: skip
     console.print_evaluation(result.evaluation, of=f"{result.evaluation.num_tasks} questions of {data}")
+    console.out.print(f"execution accuracy, failed rollouts counted: {console.percent(result.accuracy)}")
     write_json(report or folder / "report.json", result)
 
 

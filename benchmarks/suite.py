@@ -79,7 +79,7 @@ def run_suite(
         InvalidValue: there is no such data, or `out` holds another run.
     """
     on_stage("Reading the questions")
-    train, test = _tasks(data, seed, out)
+    train, test = _tasks(data, seed, out, with_train=recipe is not None)
     test = test[:limit]
     agent = wrap(build_agent, reward=score, name="sql")
     if isinstance(recipe, SFT):
@@ -114,8 +114,9 @@ def accuracy(evaluation: EvalResult) -> float:
     return right / evaluation.num_tasks
 
 
-def _tasks(data: str, seed: int, out: Path) -> tuple[list[Task], list[Task]]:
+def _tasks(data: str, seed: int, out: Path, *, with_train: bool) -> tuple[list[Task], list[Task]]:
+    """The tasks to train on (none unless `with_train`) and those to score on."""
     if data == GENERATED:
         tasks = generate(seed, out / "databases")
         return tasks.train, tasks.held_out
-    return load_spider(data, split="train"), load_spider(data, split="dev")
+    return load_spider(data, split="train") if with_train else [], load_spider(data, split="dev")
