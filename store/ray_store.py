@@ -6,12 +6,14 @@ process that put it, so a runner's death takes nothing along, and the driver mov
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
+from weakref import WeakKeyDictionary
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .client import StoreClient
@@ -20,6 +22,10 @@ from .keeper import Keeper
 
 NAMESPACE = "raybolt"
 """Ray namespace of all shards, so that drivers with other namespaces find them."""
+
+
+Question: TypeAlias = tuple[str, dict[str, Any]]
+"""An operation of the keeper and its arguments."""
 
 
 class RayStore(StoreClient):
@@ -34,6 +40,7 @@ class RayStore(StoreClient):
         """Wraps a shard; use ``create`` or ``connect``."""
         self.name = name
         self._shard = shard
+        self._mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = WeakKeyDictionary()
 
     @classmethod
     def create(cls, path: str | os.PathLike[str] | None, *, name: str = "store") -> "RayStore":
@@ -77,14 +84,28 @@ class RayStore(StoreClient):
             ) from None
 
     async def _ask(self, operation: str, **arguments: Any) -> Any:
+        if operation == "wait_for_rollouts":  # it may take minutes, so no other question travels with it
+            (answer,) = await self._send([(operation, arguments)])
+        else:
+            loop = asyncio.get_running_loop()
+            mailbox = self._mailboxes.get(loop)
+            if mailbox is None:
+                mailbox = self._mailboxes[loop] = _Mailbox(self._send)
+            answer = await mailbox.ask((operation, arguments))
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    async def _send(self, questions: list[Question]) -> list[Any]:
+        """Returns the shard's answers, of which those that are exceptions are to be raised."""
         try:
-            return await self._shard.ask.remote(operation, arguments)
-        except RayTaskError as error:
-            if isinstance(error.cause, RayboltError):
-                raise error.cause from None
-            raise
+            answers: list[Any] = await self._shard.ask.remote(questions)
         except RayActorError as error:
-            raise StoreError(f"the store named {self.name!r} is gone: {error}") from error
+            return [StoreError(f"the store named {self.name!r} is gone: {error}") for _ in questions]
+        return answers
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return RayStore, (self.name, self._shard)
 
     async def close(self) -> None:
         """Does nothing to the shard, which others may be using; ``destroy`` ends it."""
@@ -97,6 +118,36 @@ class RayStore(StoreClient):
             await asyncio.sleep(0.01)
 
 
+class _Mailbox:
+    """What one event loop asks: questions that come while others are under way share the next message.
+
+    A message costs the shard a millisecond whatever is in it, so a runner with many runs at once needs this.
+    """
+
+    def __init__(self, send: Callable[[list[Question]], Awaitable[list[Any]]]) -> None:
+        self._send = send
+        self._waiting: list[tuple[Question, asyncio.Future[Any]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def ask(self, question: Question) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, future))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send_all())
+        return await future
+
+    async def _send_all(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                answers = await self._send([question for question, _ in batch])
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    if not future.done():  # its caller may have been cancelled
+                        future.set_result(answer)
+        finally:
+            self._sender = None
+
+
 @ray.remote
 class _Shard:
     """The actor. Asynchronous, so that calls which wait (for rollouts, for the journal) hold up no other."""
@@ -107,20 +158,28 @@ class _Shard:
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         try:
             # After a restart the runners are still at work, and go on with their attempts.
-            self._keeper = Keeper(folder, publish=ray.put, keep_in_flight=restarted)
+            self._keeper = Keeper(folder, publish=_put_table, keep_in_flight=restarted)
         except RayboltError as error:
             self._failure = error  # raised here, Ray would report it as the actor's death
 
     async def opened(self) -> tuple[Path | None, RayboltError | None]:
         return self._folder, self._failure
 
-    async def ask(self, operation: str, arguments: dict[str, Any]) -> Any:
+    async def ask(self, questions: list[Question]) -> list[Any]:
+        """Returns the answers in order; all changes share one transaction. An exception is an answer too."""
         if self._failure is not None:
-            raise self._failure
-        return await self._keeper.ask(operation, arguments)
+            return [self._failure] * len(questions)
+        calls = (self._keeper.ask(operation, arguments) for operation, arguments in questions)
+        return await asyncio.gather(*calls, return_exceptions=True)
 
     async def close(self) -> None:
         self._keeper.close()
+
+
+def _put_table(table: Any) -> ray.ObjectRef:
+    from .blocks import SealedTable  # Arrow is loaded by the first group
+
+    return ray.put(SealedTable(table))
 
 
 def _is_named(name: str) -> bool:

@@ -1,8 +1,12 @@
 """Fixtures shared by every room's tests."""
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+TESTS = Path(__file__).parent
 
 
 @pytest.fixture(scope="session")
@@ -13,15 +17,17 @@ def ray_session() -> Iterator[None]:
     """
     import ray
 
-    ray.init(
-        address="local",
-        num_cpus=8,
-        num_gpus=0,
-        include_dashboard=False,
-        log_to_driver=False,
-        configure_logging=False,
-        namespace="raybolt-tests",
-        object_store_memory=256 * 2**20,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(TESTS), prepend=os.pathsep)  # workers import the tests' helpers
+        ray.init(
+            address="local",
+            num_cpus=8,
+            num_gpus=0,
+            include_dashboard=False,
+            log_to_driver=False,
+            configure_logging=False,
+            namespace="raybolt-tests",
+            object_store_memory=256 * 2**20,
+        )
     yield
     ray.shutdown()
