@@ -52,10 +52,11 @@ examples: setup ## run every example in its short mode
 perf: setup ## measure what raybolt itself costs
 	for file in benchmarks/perf/[a-z]*.py; do $(BIN)/python -m raybolt.benchmarks.perf.$$(basename $$file .py) || exit 1; done
 
+# Left out: the CUDA libraries, which a CUDA build of torch pins itself and a CPU build does without.
 constraints: setup ## resolve constraints.in again into constraints.txt
 	$(BIN)/python -m pip install --quiet uv
 	{ sed -n '/^# /p' constraints.in; $(BIN)/uv pip compile --quiet --no-header --no-annotate \
-	  --python-version 3.11 constraints.in; } > constraints.new
+	  --python-version 3.11 constraints.in | grep -vE '^(cuda|nvidia|triton)'; } > constraints.new
 	mv constraints.new constraints.txt
 
 clean: ## remove what the other targets made, runs/ excepted
