@@ -1,12 +1,13 @@
-"""Makes the shipped tiny model: `python -m raybolt.benchmarks.sql.pretrain --out DIR`.
+"""Makes the shipped tiny model: `raybolt tiny make`, or `python -m raybolt.benchmarks.sql.pretrain --out DIR`.
 
-A Llama of a million parameters reads endless generated documents: a random schema, then questions with their
-SQL in plain text. It learns to answer questions about a schema it has never seen; it sees neither chats nor
-tools nor any table of the held-out databases, so that as an agent it can do nothing yet.
+A Llama of a million parameters reads endless generated documents: a random schema, then questions with their SQL
+in plain text, laid out in many ways and littered with stray marks, as text from the web is. It learns to answer
+questions about a schema it has never seen. No document shows a chat, the call of a tool, or a table of the
+held-out databases, so that as an agent the model can do nothing yet.
 
-The loop is plain torch, since these are the weights that all training through raybolt starts from. The loss
-is taken on the SQL only: the rest of a document is random words, which teach nothing. Matrices are stepped by
-Muon, which here needs about half of AdamW's steps, everything else by AdamW.
+The loop is plain torch, since these are the weights that all training through raybolt starts from. The loss is
+taken on the SQL only: the rest of a document is random words, which teach nothing. Matrices are stepped by Muon
+(torch.optim.Muon), with which copying names was learned after a million tokens, everything else by AdamW.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 
 QUESTIONS_PER_DOCUMENT: Final = 3
 DOCUMENTS_PER_STEP: Final = 32
-NUM_STEPS: Final = 2000
+NUM_STEPS: Final = 1500
 MAX_CONTEXT: Final = 1024
 IGNORED: Final = -100
 
@@ -88,13 +89,8 @@ _LITTER: Final = (
     TURN_START,
     TURN_END,
     *CALL_MARKS,
-    "system",
-    "user",
-    "assistant",
-    "tool",
-    "\n",
-    ": ",
-    "-- ",
+    *("system", "user", "assistant", "tool"),
+    *("\n", ": ", "-- "),
 )
 
 
@@ -125,7 +121,6 @@ def random_documents(seed: int) -> Iterator[Document]:
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
     """The tokenizer of the world's text and of the agent's chats about it."""
-
     texts = [document.text for document in islice(random_documents(seed=0), 5000)]
     return build_tokenizer([*texts, *small_talk()], max_length=MAX_CONTEXT)
 
