@@ -1,13 +1,14 @@
-"""Makes the shipped tiny model: `raybolt tiny make`, or `python -m raybolt.benchmarks.sql.pretrain --out DIR`.
+"""Makes the shipped tiny model: `raybolt tiny make`, or this file as a module (`python -m …`, see `--help`).
 
-A Llama of a million parameters reads endless generated documents: a random schema, then questions with their SQL
-in plain text, laid out in many ways and littered with stray marks, as text from the web is. It learns to answer
-questions about a schema it has never seen. No document shows a chat, the call of a tool, or a table of the
-held-out databases, so that as an agent the model can do nothing yet.
+A Llama of a million parameters reads endless generated documents: a random schema, then questions with their
+SQL in plain text, laid out in many ways and littered with stray marks, as text from the web is. It learns to
+answer questions about a schema it has never seen. No document shows a chat, the call of a tool, or a table of
+the held-out databases, so that as an agent the model can do nothing yet.
 
-The loop is plain torch, since these are the weights that all training through raybolt starts from. The loss is
-taken on the SQL only: the rest of a document is random words, which teach nothing. Matrices are stepped by Muon
-(torch.optim.Muon), with which copying names was learned after a million tokens, everything else by AdamW.
+The loop is plain torch, since these are the weights that all training through raybolt starts from. The loss
+is taken on the SQL only: the rest of a document is random words, which teach nothing. Matrices are stepped by
+Muon (torch.optim.Muon), with which copying names was learned after a million tokens, everything else by
+AdamW.
 """
 
 from __future__ import annotations
