@@ -115,14 +115,9 @@ def read_group(handle: GroupHandle) -> GroupData:
 
 
 def num_sampled_tokens(table: pa.Table) -> int:
-    """Returns the summed length of the response ids in a group's table."""
-    prefix = names.RESPONSE_IDS + ":"
-    return sum(
-        len(chunk.flatten())
-        for name in table.column_names
-        if name.startswith(prefix)
-        for chunk in table.column(name).chunks
-    )
+    """Returns the summed length of the response ids in a table made by ``encode_rows``."""
+    column_names = [name for name in table.column_names if name.startswith(names.RESPONSE_IDS + ":")]
+    return sum(len(table.column(name).chunk(0).values) for name in column_names)
 
 
 class SealedTable:

@@ -3,9 +3,9 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .core import LightningCore
 from .errors import StoreError, UnknownRollout
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 512 * 2**20
 """Bytes of spans held in memory by a store that has a journal."""
+
+
+Question: TypeAlias = tuple[str, dict[str, Any]]
+"""An operation of the keeper and its arguments."""
 
 
 class Keeper:
@@ -83,14 +87,24 @@ class Keeper:
         """Returns the operation's result once everything it changed is journalled."""
         if operation == "wait_for_rollouts":
             return await self._wait_for_rollouts(**arguments)
+        (answer,) = await self.ask_many([(operation, arguments)])
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    async def ask_many(self, questions: Sequence[Question]) -> list[Any]:
+        """Returns the answers to questions that need no waiting, in order; an exception is an answer too."""
         with self._lock:
-            self._check_open()
-            result = self._operations[operation](**arguments)
-        if self._journal is not None:
-            await asyncio.sleep(0)  # the calls of this tick of the loop share one transaction
+            answers = [self._answer(operation, arguments) for operation, arguments in questions]
+        if self._journal is None:
+            return answers
+        await asyncio.sleep(0)  # the calls of this tick of the loop share one transaction
+        try:
             with self._lock:
                 self._flush()
-        return result
+        except StoreError as error:
+            return [error] * len(answers)
+        return answers
 
     def close(self) -> None:
         with self._lock:
@@ -99,6 +113,13 @@ class Keeper:
             self._closed = True
             if self._journal is not None:
                 self._journal.close()
+
+    def _answer(self, operation: str, arguments: dict[str, Any]) -> Any:
+        try:
+            self._check_open()
+            return self._operations[operation](**arguments)
+        except Exception as error:  # whatever it is, it concerns this question's caller and no other
+            return error
 
     def _flush(self) -> None:
         if self._journal is not None and not self._closed:

@@ -8,7 +8,7 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import ray
@@ -18,14 +18,10 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .client import StoreClient
 from .errors import RayboltError, StoreError
-from .keeper import Keeper
+from .keeper import Keeper, Question
 
 NAMESPACE = "raybolt"
 """Ray namespace of all shards, so that drivers with other namespaces find them."""
-
-
-Question: TypeAlias = tuple[str, dict[str, Any]]
-"""An operation of the keeper and its arguments."""
 
 
 class RayStore(StoreClient):
@@ -84,22 +80,27 @@ class RayStore(StoreClient):
             ) from None
 
     async def _ask(self, operation: str, **arguments: Any) -> Any:
+        question = (operation, arguments)
         if operation == "wait_for_rollouts":  # it may take minutes, so no other question travels with it
-            (answer,) = await self._send([(operation, arguments)])
+            (answer,) = await self._send([question], wait=True)
         else:
-            loop = asyncio.get_running_loop()
-            mailbox = self._mailboxes.get(loop)
-            if mailbox is None:
-                mailbox = self._mailboxes[loop] = _Mailbox(self._send)
-            answer = await mailbox.ask((operation, arguments))
+            answer = await self._mailbox().ask(question)
         if isinstance(answer, BaseException):
             raise answer
         return answer
 
-    async def _send(self, questions: list[Question]) -> list[Any]:
+    def _mailbox(self) -> "_Mailbox":
+        loop = asyncio.get_running_loop()
+        mailbox = self._mailboxes.get(loop)
+        if mailbox is None:
+            mailbox = self._mailboxes[loop] = _Mailbox(self._send)
+        return mailbox
+
+    async def _send(self, questions: list[Question], *, wait: bool = False) -> list[Any]:
         """Returns the shard's answers, of which those that are exceptions are to be raised."""
+        method = self._shard.wait if wait else self._shard.ask
         try:
-            answers: list[Any] = await self._shard.ask.remote(questions)
+            answers: list[Any] = await method.remote(questions)
         except RayActorError as error:
             return [StoreError(f"the store named {self.name!r} is gone: {error}") for _ in questions]
         return answers
@@ -167,6 +168,12 @@ class _Shard:
 
     async def ask(self, questions: list[Question]) -> list[Any]:
         """Returns the answers in order; all changes share one transaction. An exception is an answer too."""
+        if self._failure is not None:
+            return [self._failure] * len(questions)
+        return await self._keeper.ask_many(questions)
+
+    async def wait(self, questions: list[Question]) -> list[Any]:
+        """Returns the answers to questions that may take long, likewise."""
         if self._failure is not None:
             return [self._failure] * len(questions)
         calls = (self._keeper.ask(operation, arguments) for operation, arguments in questions)

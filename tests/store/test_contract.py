@@ -231,6 +231,16 @@ async def test_an_unresponsive_attempt_revives_with_a_span_and_leaves_the_queue(
     assert await store.dequeue_rollout() is None
 
 
+async def test_latest_attempts_are_read_for_many_rollouts_at_once(store: LightningStore) -> None:
+    first = await store.start_rollout("x")
+    second = await store.start_attempt(first.rollout.rollout_id)
+    waiting = await store.enqueue_rollout("y")
+    latest = await store.get_latest_attempts([waiting.rollout_id, first.rollout.rollout_id])
+    assert latest == [None, second.attempt]
+    with pytest.raises(UnknownRollout, match="nobody"):
+        await store.get_latest_attempts(["nobody"])
+
+
 # Spans
 
 
