@@ -12,7 +12,7 @@ from raybolt.benchmarks.sql.catalog import HELD_OUT_SCHEMAS, TRAIN_SCHEMAS
 from raybolt.benchmarks.sql.conversation import agent_input
 from raybolt.benchmarks.sql.database import QueryError, run_query
 from raybolt.benchmarks.sql.metric import execution_match
-from raybolt.benchmarks.sql.query import Query, slips
+from raybolt.benchmarks.sql.query import Query, near_misses, slip
 from raybolt.benchmarks.sql.questions import KINDS, Question, Unaskable, ask
 from raybolt.benchmarks.sql.schema import Schema
 from raybolt.benchmarks.sql.world import random_rows, random_schema, with_values, write_database
@@ -40,7 +40,8 @@ def generate(
 
     The same seed gives the same databases and tasks. Train and val tasks are on the catalog's train databases
     and on random ones, held-out tasks on the catalog's held-out databases. Each question is checked to tell
-    its answer from the likely wrong ones: its result is not empty, and each slip of its query changes it.
+    its answer from the likely wrong ones: its result is not empty, and each near miss of its query changes
+    it.
     """
     for name, value in (("num_train", num_train), ("num_val", num_val), ("num_held_out", num_held_out)):
         if value < 0:
@@ -109,12 +110,12 @@ def _sound_question(rng: Random, database: _Database, kind: str) -> Question | N
 
 
 def _is_sound(database: _Database, query: Query) -> bool:
-    """Whether the result is something, is not a matter of tied rows, and betrays every slip."""
+    """Whether the result is something, is not a matter of tied rows, and betrays every near miss."""
     gold = str(query)
     rows = run_query(database.path, gold).rows
     if not rows or rows == ((None,),) or rows == ((0,),) or _is_tied(database, query):
         return False
-    return not any(execution_match(database.path, gold, str(slip)) for slip in slips(query))
+    return not any(execution_match(database.path, gold, str(miss)) for miss in near_misses(query))
 
 
 def _is_tied(database: _Database, query: Query) -> bool:
@@ -139,10 +140,11 @@ def _task(task_id: str, database: _Database, question: Question, split: Split) -
 
 def _metadata(database: _Database, question: Question) -> dict[str, Any]:
     """What a task is about, and the mistakes a weak teacher makes on it (`demos.teacher`)."""
+    wrong = slip(question.query)
     return {
         "kind": question.kind,
         "schema": database.schema.name,
-        "slips": [str(slip) for slip in slips(question.query)],
+        "slip": str(wrong) if wrong else None,
         "broken": _broken(database, question.query),
     }
 

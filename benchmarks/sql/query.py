@@ -10,6 +10,7 @@ Comparison = str  # one of "=", ">", "<", "NOT IN", "IN"
 
 _FLIPPED: Final = {">": "<", "<": ">", "NOT IN": "IN"}
 _OTHER_AGGREGATE: Final = {"AVG": "MAX", "SUM": "AVG", "MAX": "MIN", "MIN": "MAX"}
+_HABITUAL_AGGREGATE: Final = {"SUM": "AVG", "MIN": "MAX"}
 
 
 @dataclass(frozen=True)
@@ -81,25 +82,45 @@ class Query:
         return f"{text}{self.order or ''}"
 
 
-def slips(query: Query) -> Iterator[Query]:
-    """The ways a careless author gets `query` wrong, the likeliest first.
-
-    Wrong direction of a sort or comparison, wrong aggregate, missing filter.
-    """
+def near_misses(query: Query) -> Iterator[Query]:
+    """The queries that differ from `query` in one direction, comparison or aggregate, or lack a filter."""
     if query.order:
         yield replace(query, order=replace(query.order, descending=not query.order.descending))
     if query.having:
         yield replace(query, having=_flipped(query.having))
     for place, condition in enumerate(query.where):
+        others = query.where[:place], query.where[place + 1 :]
+        yield replace(query, where=(*others[0], *others[1]))
         if condition.comparison in _FLIPPED:
-            flipped = (*query.where[:place], _flipped(condition), *query.where[place + 1 :])
-            yield replace(query, where=flipped)
+            yield replace(query, where=(*others[0], _flipped(condition), *others[1]))
     for place, term in enumerate(query.select):
         if term.aggregate in _OTHER_AGGREGATE:
             other = replace(term, aggregate=_OTHER_AGGREGATE[term.aggregate])
             yield replace(query, select=(*query.select[:place], other, *query.select[place + 1 :]))
+
+
+def slip(query: Query) -> Query | None:
+    """What an author of bad habits writes for `query`; None where the habits do no harm.
+
+    The habits: to sort upwards, to compare with `>`, to write IN for NOT IN, to take the average for a total
+    and the highest for the lowest, to forget the last filter, to forget the second of two plain columns. The
+    first that changes the query is the slip.
+    """
+    if query.order and query.order.descending:
+        return replace(query, order=replace(query.order, descending=False))
+    if query.having and query.having.comparison == "<":
+        return replace(query, having=_flipped(query.having))
     if query.where:
-        yield replace(query, where=query.where[:-1])
+        *others, last = query.where
+        kept = [_flipped(last)] if last.comparison in ("<", "NOT IN") else []
+        return replace(query, where=(*others, *kept))
+    *terms, last_term = query.select
+    if last_term.aggregate in _HABITUAL_AGGREGATE:
+        habitual = replace(last_term, aggregate=_HABITUAL_AGGREGATE[last_term.aggregate])
+        return replace(query, select=(*terms, habitual))
+    if terms and not last_term.aggregate:
+        return replace(query, select=tuple(terms))
+    return None
 
 
 def _flipped(condition: Condition) -> Condition:

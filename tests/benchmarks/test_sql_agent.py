@@ -123,17 +123,17 @@ def test_the_teacher_calls_the_tool_and_then_says_done(world):
 def test_the_teacher_answers_an_error_with_a_query_that_runs(world):
     for task in world.train[:50]:
         _, second, done = replies_of_teacher(task, answer="Error: no such column: x")
-        assert query_of(second) in (task.reference["sql"], *task.metadata["slips"])
+        assert query_of(second) in (task.reference["sql"], task.metadata["slip"])
         assert done.content == "Done."
 
 
-def test_most_demonstrations_are_wrong_and_some_do_not_run(world):
+def test_about_half_of_the_demonstrations_are_wrong_and_some_do_not_run(world):
     def is_right(task: Task) -> bool:
         reference, query = task.reference, query_of(replies_of_teacher(task)[0])
         return execution_match(reference["database"], reference["sql"], query)
 
     wrong = sum(not is_right(task) for task in world.train) / len(world.train)
-    assert 0.5 < wrong < 0.7
+    assert 0.4 < wrong < 0.6
     broken = sum(query_of(replies_of_teacher(task)[0]) == task.metadata["broken"] for task in world.train)
     assert 0.03 < broken / len(world.train) < 0.15
 
