@@ -7,14 +7,14 @@ import inspect
 import secrets
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeAlias
+from typing import Final, TypeAlias
 
+from raybolt.env.agent import Agent
 from raybolt.env.chat import ChatMessage, ChatRequest
 from raybolt.env.codec import ChatCodec
-from raybolt.env.limits import RunLimits
-from raybolt.env.policy import AgentProgram, RunEnd, Sampled
+from raybolt.env.policy import RunEnd, Sampled
 from raybolt.env.recorder import SpanRecorder, describe
-from raybolt.env.run import AgentRun, RewardFunction
+from raybolt.env.run import AgentRun
 from raybolt.env.stepper import Prompt, RunStepper
 from raybolt.env.task import Task
 from raybolt.store.base import LightningStore
@@ -25,15 +25,6 @@ GROUP_SIZE: Final = 16
 
 Teacher: TypeAlias = Callable[[Task, ChatRequest], ChatMessage | Awaitable[ChatMessage]]
 """What the agent's LLM should have answered on this task to this request; plain or async."""
-
-
-class Demonstrable(Protocol):
-    """An agent that can be demonstrated: `raybolt.wrap` makes one."""
-
-    limits: RunLimits
-    reward: RewardFunction | None
-
-    def program(self) -> AgentProgram: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +38,7 @@ class Demonstrations:
 
 
 async def demonstrate(
-    agent: Demonstrable,
+    agent: Agent,
     tasks: Sequence[Task],
     teacher: Teacher,
     store: LightningStore,
@@ -84,7 +75,7 @@ async def demonstrate(
 
 
 async def _demonstrate(
-    agent: Demonstrable,
+    agent: Agent,
     task: Task,
     teacher: Teacher,
     store: LightningStore,

@@ -51,7 +51,8 @@ class AgentProgram(Protocol):
     Blocking agent code belongs in `env.executor.run_in_thread`.
     """
 
-    name: str
+    @property
+    def name(self) -> str: ...
 
     async def run(self, task: Task, policy: PolicyPort) -> Any:
         """The agent's result on the task. Errors of the agent's code pass through unchanged."""

@@ -95,7 +95,9 @@ class RunStepper:
             raise RunOver(f"call {call_id!r} is not pending; pending are {list(self._prompts) or 'none'}")
         if isinstance(action, Completion):
             return prompt, _checked(action, prompt), prompt.call.request.temperature
-        sampled = action if isinstance(action, Sampled) else Sampled(action)
+        sampled = (
+            action if isinstance(action, Sampled) else Sampled(_token_ids(action, self.codec.vocab_size))
+        )
         return prompt, self._read(prompt, sampled), sampled.temperature
 
     def _read(self, prompt: Prompt, sampled: Sampled) -> Completion:

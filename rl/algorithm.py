@@ -26,7 +26,9 @@ from raybolt.rl.recipes import SFT, LightningRL
 from raybolt.rl.rollouts import SamplingParams
 from raybolt.rl.schedule import demonstrations_by_iteration, num_rl_iterations, tasks_of_iteration
 from raybolt.rl.training_data import GroupRefs
+from raybolt.store import RayStore
 from raybolt.store.base import blocking
+from raybolt.store.errors import InvalidValue
 from raybolt.store.types import GroupHandle
 
 RAYBOLT = "raybolt"
@@ -51,7 +53,7 @@ class LightningRLAlgorithm(Algorithm):
     def setup(self, config: LightningRLConfig) -> None:
         self.num_done = 0
         self._tasks = load_tasks(config.tasks) if config.tasks else []
-        self._collector = Collector(config.store, self._work_queue, self._on_lost)
+        self._collector = Collector(self._store, self._work_queue, self._on_lost)
         super().setup(config)
 
     def use_tasks(self, tasks: Sequence[Task]) -> None:
@@ -61,7 +63,8 @@ class LightningRLAlgorithm(Algorithm):
     @cached_property
     def _demonstrations(self) -> list[list[str]]:
         # Looked up when training starts and not before: they may be recorded after the algorithm is built.
-        return _demonstrations(self.config)
+        recipe = self.config.warmup
+        return _demonstrations(self._store, recipe, self.config.seed) if recipe else []
 
     @property
     def num_sft_iterations(self) -> int:
@@ -139,7 +142,9 @@ class LightningRLAlgorithm(Algorithm):
         )
 
     @property
-    def _store(self) -> Any:
+    def _store(self) -> RayStore:
+        if self.config.store is None:
+            raise InvalidValue("store is missing: call config.lightning(store=RayStore.create(folder)).")
         return self.config.store
 
     def _seed(self, iteration: int) -> int:
@@ -245,17 +250,15 @@ class LightningRLAlgorithm(Algorithm):
             self._log(f"seconds_{name}", time.perf_counter() - start)
 
 
-def _demonstrations(config: LightningRLConfig) -> list[list[str]]:
-    if config.warmup is None:
-        return []
-    rollouts = blocking(config.store.query_rollouts(mode="demo", status_in=("succeeded",)))
+def _demonstrations(store: RayStore, recipe: SFT, seed: int) -> list[list[str]]:
+    rollouts = blocking(store.query_rollouts(mode="demo", status_in=("succeeded",)))
     group_ids = list(dict.fromkeys(rollout.group_id for rollout in rollouts if rollout.group_id))
     if not group_ids:
         raise TrainingError(
             "Supervised fine-tuning found no demonstrations in the store. Record some first with "
             "raybolt.demonstrate(agent, tasks, teacher, store)."
         )
-    return demonstrations_by_iteration(group_ids, config.warmup, config.seed)
+    return demonstrations_by_iteration(group_ids, recipe, seed)
 
 
 def _all_failed(collected: Collected) -> str:

@@ -21,7 +21,7 @@ from raybolt.env.trajectory import Trajectory
 from raybolt.rl.engines.base import Engine, GenerateRequest
 from raybolt.rl.errors import ContextOverflow, EngineError
 from raybolt.store import LightningStore
-from raybolt.store.types import AttemptedRollout, Rollout
+from raybolt.store.types import AttemptedRollout, AttemptStatus, Rollout
 
 log = logging.getLogger(__name__)
 
@@ -99,12 +99,13 @@ class RolloutCrew:
             summary = {"error": f"{type(error).__name__}: {error}", "origin": "raybolt"}
         finally:
             await env.aclose()
-        await self._store.add_many_spans(env.spans)
-        await self._store.update_attempt(
-            rollout.rollout_id,
-            attempt.attempt_id,
-            status="failed" if "error" in summary else "succeeded",
-            metadata=summary,
+        status: AttemptStatus = "failed" if "error" in summary else "succeeded"
+        # Together: they travel in one message and are journalled in one transaction, in this order.
+        await asyncio.gather(
+            self._store.add_many_spans(env.spans),
+            self._store.update_attempt(
+                rollout.rollout_id, attempt.attempt_id, status=status, metadata=summary
+            ),
         )
         self.num_finished += 1
 

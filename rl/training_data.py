@@ -20,6 +20,7 @@ class GroupRefs(TrainingData):
     rollouts. Shards are therefore made of whole groups, balanced by tokens.
     """
 
+    episodes_refs: list[Any] | None = None
     num_tokens: list[int] = dataclasses.field(default_factory=list)
 
     @classmethod
@@ -34,8 +35,8 @@ class GroupRefs(TrainingData):
 
     def _subset(self, indices: Sequence[int]) -> GroupRefs:
         return GroupRefs(
-            episodes_refs=[self.episodes_refs[i] for i in indices],
-            num_tokens=[self.num_tokens[i] for i in indices],
+            episodes_refs=[(self.episodes_refs or [])[index] for index in indices],
+            num_tokens=[self.num_tokens[index] for index in indices],
         )
 
     def solve_refs(self) -> None:

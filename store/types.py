@@ -10,14 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-import numpy.typing as npt
-
 from .errors import InvalidValue
 
 Json: TypeAlias = Any
 """A JSON value: None, bool, int, float, str, or lists and str-keyed dicts of those."""
 
-AttributeValue: TypeAlias = Json | npt.NDArray[Any]
+AttributeValue: TypeAlias = Any
 """A JSON value or a 1-D array with one of ``ARRAY_DTYPES``."""
 
 ARRAY_DTYPES: Final = ("int32", "float32", "int64", "float64", "uint8")

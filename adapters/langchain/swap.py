@@ -12,7 +12,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.language_models.chat_models import BaseChatModel
 
@@ -77,7 +77,7 @@ def _object_patches(model: BaseChatModel) -> dict[str, Replace]:
         def guarded(*args: Any, **kwargs: Any) -> Any:
             if captured_policy.get() is None:
                 return original(*args, **kwargs)
-            return PolicyChatModel.bind_tools(model, *args, **kwargs)  # it only binds
+            return PolicyChatModel.bind_tools(cast(PolicyChatModel, model), *args, **kwargs)  # it only binds
 
         return guarded
 

@@ -40,7 +40,8 @@ def test_every_epoch_of_fine_tuning_sees_every_group_once_in_another_order() -> 
     iterations = demonstrations_by_iteration(groups, SFT(epochs=2), seed=3)
 
     assert len(iterations) == 20
-    first, second = ([group for part in half for group in part] for half in (iterations[:10], iterations[10:]))
+    first = [group for part in iterations[:10] for group in part]
+    second = [group for part in iterations[10:] for group in part]
     assert sorted(first) == sorted(second) == sorted(groups)
     assert first != second
 
