@@ -14,7 +14,6 @@ from raybolt.benchmarks.sql.pretrain import (
     pretrain,
     random_documents,
 )
-from raybolt.benchmarks.sql.words import WORDS
 from raybolt.env.models import TINY_FOLDER
 
 EXAM_SEED = 12345
@@ -42,7 +41,6 @@ def test_the_shipped_model_loads_and_generates(tiny):
 def test_the_shipped_tokenizer_is_the_one_made_again(tiny):
     _, tokenizer = tiny
     assert tokenizer.get_vocab() == make_tokenizer().get_vocab()
-    assert all(len(tokenizer.tokenize(f" '{word}'")) == 3 for word in WORDS if word.isalpha())
 
 
 def test_the_shipped_model_reads_schemas_it_has_never_seen(tiny):
@@ -60,11 +58,10 @@ def test_labels_are_the_tokens_of_the_sql_and_nothing_else():
     assert tokenizer.decode(labels[labels != IGNORED]) == answers
 
 
-def test_padding_does_not_change_the_score():
+def test_random_weights_answer_nothing_exactly():
     tokenizer = make_tokenizer()
-    model = make_model(tokenizer, seed=0)
     documents = list(islice(random_documents(4), 3))
-    assert exact_answers(model, tokenizer, documents) == 0.0
+    assert exact_answers(make_model(tokenizer, seed=0), tokenizer, documents) == 0.0
 
 
 def test_a_few_steps_of_pretraining_lower_the_loss_and_can_be_repeated(capsys):
