@@ -17,8 +17,14 @@ def load_causal_lm(path: str | Path) -> torch.nn.Module:
     PyTorch's own, the one that takes the explicit masks of the token tree and of the engine.
     """
     from transformers import AutoModelForCausalLM
+    from transformers.utils.logging import disable_progress_bar
 
-    return AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.float32, attn_implementation="sdpa")
+    disable_progress_bar()
+    model = AutoModelForCausalLM.from_pretrained(str(path), dtype=torch.float32, attn_implementation="sdpa")
+    # Loaded weights are a view of the file: overwritten while it is in use, it would kill the process.
+    for parameter in model.parameters():
+        parameter.data = parameter.data.clone()
+    return model
 
 
 def save_model_folder(state: dict[str, np.ndarray], *, source: str | Path, folder: Path) -> Path:

@@ -23,6 +23,9 @@ def ensure_ray() -> bool:
     if address:
         ray.init(address=address, log_to_driver=False, logging_level="ERROR")
         return False
+    # Torch's idle threads would otherwise spin, and where runners and learner share the cores with anything
+    # else, an update then takes up to fifty times as long (seen on 2 cores). Ray's processes inherit this.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Actors ask for half a CPU each (see RunnerLayout); two logical CPUs hold the smallest layout even on
     # a machine with one core. "local" because without an address Ray would join any cluster it finds here.
     ray.init(

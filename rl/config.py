@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -173,4 +174,6 @@ def build_config(
 ) -> LightningRLConfig:
     """The RLlib configuration of one training run."""
     config = LightningRLConfig().lightning(agent=agent, recipe=recipe, store=store, layout=layout)
+    # It tells at every start that its new API stack, which all of this is made for, is the new API stack.
+    logging.getLogger("ray.rllib.algorithms.algorithm_config").setLevel(logging.ERROR)
     return config.debugging(seed=seed, log_level="ERROR")

@@ -25,11 +25,11 @@ def teacher(task: Task, request: ChatRequest) -> ChatMessage:
     """
     rng = Random(f"teacher-{task.task_id}-{task.reference['sql']}")
     broken, slip = task.metadata.get("broken"), task.metadata.get("slip")
-    starts_broken = rng.random() < BROKEN_RATE and broken
+    starts_broken = rng.random() < BROKEN_RATE and broken is not None
     query = slip if rng.random() < SLIP_RATE and slip else task.reference["sql"]
     last = request.messages[-1]
     if last.role != "tool":
-        return _call(broken if starts_broken else query)
+        return _call(str(broken) if starts_broken else query)
     if (last.content or "").startswith(ERROR_MARK):
         return _call(query)
     return ChatMessage("assistant", "Done.")

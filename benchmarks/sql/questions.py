@@ -70,7 +70,7 @@ def _condition(rng: Random, column: Column, prefix: str = "") -> tuple[str, Cond
     if column.kind == "text":
         value = _one(rng, column.values)
         return f"{column.name} {value}", Condition(term, "=", value)
-    values = sorted(column.values)
+    values = sorted(int(value) for value in column.values)
     middle = values[len(values) // 4 : max(len(values) * 3 // 4, 1)]
     comparison = rng.choice((">", "<"))
     number = _one(rng, middle)

@@ -19,7 +19,7 @@ class Column:
 
     name: str
     kind: ColumnKind
-    values: tuple[str, ...] | tuple[int, ...] = ()
+    values: tuple[str | int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def random_rows(rng: Random, schema: Schema) -> dict[str, list[Row]]:
 
 def _cells(
     rng: Random, table: Table, column: Column, num_rows: int, earlier: dict[str, list[Row]]
-) -> list[str] | list[int]:
+) -> list[str | int]:
     if column.name == table.key:
         return list(range(1, num_rows + 1))
     if column.kind == "key":
