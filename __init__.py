@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raybolt.adapters.wrap import UnsupportedAgent, WrappedAgent, wrap
     from raybolt.env.agent_env import AgentEnv
+    from raybolt.env.demonstrate import demonstrate
     from raybolt.env.emit import emit, emit_exception, emit_message, emit_object, emit_reward, operation
     from raybolt.env.limits import RunLimits
     from raybolt.env.task import Task, load_tasks, write_tasks
@@ -42,6 +43,7 @@ __all__ = [
     "UnsupportedAgent",
     "WrappedAgent",
     "__version__",
+    "demonstrate",
     "emit",
     "emit_exception",
     "emit_message",
@@ -56,6 +58,7 @@ __all__ = [
 _HOMES = {
     "adapters.wrap": ("UnsupportedAgent", "WrappedAgent", "wrap"),
     "env.agent_env": ("AgentEnv",),
+    "env.demonstrate": ("demonstrate",),
     "env.emit": ("emit", "emit_exception", "emit_message", "emit_object", "emit_reward", "operation"),
     "env.limits": ("RunLimits",),
     "env.task": ("Task", "load_tasks", "write_tasks"),

@@ -256,7 +256,7 @@ def _demonstrations(store: RayStore, recipe: SFT, seed: int) -> list[list[str]]:
     if not group_ids:
         raise TrainingError(
             "Supervised fine-tuning found no demonstrations in the store. Record some first with "
-            "raybolt.demonstrate(agent, tasks, teacher, store)."
+            "raybolt.demonstrate(agent, tasks, teacher, store, codec=...), or give raybolt train a --teacher."
         )
     return demonstrations_by_iteration(group_ids, recipe, seed)
 
