@@ -84,7 +84,7 @@ def plot_rewards(
     axes.set(xlabel="iteration", ylabel="mean reward of the training rollouts", ylim=(0, 1), title=title)
     axes.grid(alpha=0.3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(loc="upper left", fontsize=8)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8)
     figure.savefig(path)
 
 

@@ -21,7 +21,7 @@ from raybolt.rl.results import FitResult, Progress
 from raybolt.rl.trainer import Trainer
 from raybolt.store.local import LocalStore
 
-pytestmark = pytest.mark.usefixtures("ray_session")
+pytestmark = [pytest.mark.usefixtures("ray_session"), pytest.mark.slow]
 
 TASKS = [Task(f"task-{index}", f"Say something about {index}.") for index in range(8)]
 TALKER = wrap(agents.short_talker, reward=agents.evenness)
