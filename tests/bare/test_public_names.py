@@ -34,6 +34,8 @@ def test_each_public_name_can_be_used(name):
 
 @pytest.mark.parametrize("room", ROOMS.split())
 def test_each_name_a_room_declares_exists(room):
+    if room == "benchmarks.sql":
+        pytest.importorskip("langchain", reason="the suite's agent is written in LangChain")
     module = importlib.import_module(f"raybolt.{room}")
     missing = [name for name in getattr(module, "__all__", ()) if not hasattr(module, name)]
     assert missing == []
