@@ -36,8 +36,9 @@ def one_call(text: str) -> str | None:
     return client.chat.completions.create(model="policy", messages=messages).choices[0].message.content
 
 
-def reply_length(task: Any, result: Any, trajectory: Any) -> float:
-    return float(len(trajectory.calls[0].response_ids))
+def evenness(task: Any, result: Any, trajectory: Any) -> float:
+    """The share of even token ids: differs from reply to reply, so that there is an update to time."""
+    return float((trajectory.calls[0].response_ids % 2 == 0).mean())
 
 
 def measure(model: str, num_runners: int) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def measure(model: str, num_runners: int) -> dict[str, Any]:
     with (
         tempfile.TemporaryDirectory() as folder,
         Trainer(
-            wrap(one_call, reward=reply_length),
+            wrap(one_call, reward=evenness),
             algorithm=recipe,
             store=Path(folder) / "run",
             num_runners=num_runners,
