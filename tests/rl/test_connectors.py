@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from raybolt.env.trajectory import Call, Reward, Trajectory
-from raybolt.rl.connectors import credited_calls, demonstrated_calls, pack_steps
+from raybolt.rl.connectors import credited_calls, demonstrated_calls, pack_steps, succeeded_trajectories
 from raybolt.rl.plan import UpdatePlan
+from raybolt.store import LocalStore
 
 
 def call(*response: int, sampled: bool = True) -> Call:
@@ -89,3 +90,14 @@ def test_fewer_groups_than_steps_leave_steps_empty() -> None:
     group = credited_calls([trajectory(1.0, call(7)), trajectory(0.0, call(8))], "group_norm")
 
     assert [len(step) for step in pack_steps([group], plan(num_steps=3))] == [1, 0, 0]
+
+
+async def test_failed_rollouts_of_a_group_do_not_reach_the_learner() -> None:
+    async with LocalStore() as store:
+        await store.declare_group("group", 3)
+        for number, status in enumerate(("succeeded", "failed", "succeeded")):
+            started = await store.start_rollout("?", group_id="group", rollout_id=f"rollout-{number}")
+            await store.update_attempt(f"rollout-{number}", started.attempt.attempt_id, status=status)
+        (handle,) = await store.take_groups(1)
+
+    assert [t.rollout_id for t in succeeded_trajectories(handle.ref)] == ["rollout-0", "rollout-2"]

@@ -55,3 +55,9 @@ def test_estimators_are_found_by_name_and_near_names_are_suggested() -> None:
         get_estimator("group_norn")
     with pytest.raises(InvalidValue, match="registered already"):
         register_estimator("group_norm", GroupNorm)
+
+
+def test_scaled_advantages_are_in_standard_deviations() -> None:
+    # Mean 1, standard deviation sqrt(3): deviations 3 and -1 become sqrt(3) and -1 / sqrt(3).
+    advantages = GroupNorm(epsilon=0.0)([rollout(4.0), rollout(0.0), rollout(0.0), rollout(0.0)])
+    assert [calls[0][0] for calls in advantages] == pytest.approx([3**0.5, *[-(3**-0.5)] * 3])
