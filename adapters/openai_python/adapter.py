@@ -43,7 +43,7 @@ class PythonAdapter(Adapter):
         return getattr(agent, "__name__", type(agent).__name__)
 
     @contextmanager
-    def bind(self, agent: Any, policy: PolicyPort, *, role: str) -> Iterator[Any]:
+    def bind(self, agent: Any, policy: PolicyPort, *, role: str, frozen: Any) -> Iterator[Any]:
         for library in library_roots(agent) & FRAMEWORK_LIBRARIES:
             importlib.import_module(
                 library

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from raybolt.env.chat import ChatRequest, Completion, message_from_dict, message_to_dict, tool_from_dict
@@ -38,22 +38,34 @@ def _tool_choice(choice: Any) -> str | None:
     return choice
 
 
-def completion_to_body(completion: Completion, *, model: str, completion_id: str) -> dict[str, Any]:
-    """A `chat.completion` object."""
-    message = {"refusal": None, **message_to_dict(completion.message)}
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": completion.finish_reason}
+def completion_to_body(
+    completion: Completion, *, model: str, completion_id: str, token_texts: Sequence[str] | None = None
+) -> dict[str, Any]:
+    """A `chat.completion` object; with `token_texts`, one per response token, it has log-probabilities."""
+    choice = {
+        "index": 0,
+        "message": {"refusal": None, **message_to_dict(completion.message)},
+        "logprobs": _choice_logprobs(completion, token_texts),
+        "finish_reason": completion.finish_reason,
+    }
     return _envelope("chat.completion", model, completion_id, [choice]) | {"usage": _usage(completion)}
 
 
 def completion_to_events(
-    completion: Completion, *, model: str, completion_id: str, include_usage: bool
+    completion: Completion,
+    *,
+    model: str,
+    completion_id: str,
+    include_usage: bool,
+    token_texts: Sequence[str] | None = None,
 ) -> Iterator[bytes]:
     """The server-sent events of the same answer: one delta with all of it, the finish reason, `[DONE]`."""
     delta = message_to_dict(completion.message)
     for index, call in enumerate(delta.get("tool_calls", ())):
         call["index"] = index
+    logprobs = _choice_logprobs(completion, token_texts)
     choices = [
-        {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None},
+        {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": None},
         {"index": 0, "delta": {}, "logprobs": None, "finish_reason": completion.finish_reason},
     ]
     for choice in choices:
@@ -62,6 +74,25 @@ def completion_to_events(
         usage = {"usage": _usage(completion)}
         yield _event(_envelope("chat.completion.chunk", model, completion_id, []) | usage)
     yield b"data: [DONE]\n\n"
+
+
+def token_logprobs(completion: Completion, token_texts: Sequence[str] | None) -> list[dict[str, Any]] | None:
+    """The sampled tokens, the one that ends the turn included, each with its log-probability.
+
+    None without texts, and for an answer whose log-probabilities are not known. Of the tokens that were not
+    sampled nothing is known either, so `top_logprobs` is empty.
+    """
+    if token_texts is None or completion.logprobs is None:
+        return None
+    return [
+        {"token": text, "logprob": logprob, "bytes": list(text.encode()), "top_logprobs": []}
+        for text, logprob in zip(token_texts, completion.logprobs.tolist(), strict=True)
+    ]
+
+
+def _choice_logprobs(completion: Completion, token_texts: Sequence[str] | None) -> dict[str, Any] | None:
+    content = token_logprobs(completion, token_texts)
+    return None if content is None else {"content": content, "refusal": None}
 
 
 def error_body(
