@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar
 
+from raybolt.adapters.evidence import is_factory_like, library_roots, module_roots, takes_llm
 from raybolt.env.policy import PolicyPort
 from raybolt.env.task import Task
 from raybolt.store.errors import RayboltError
@@ -32,9 +33,25 @@ class Adapter(ABC):
     supports: ClassVar[str]
     """The kinds of agent it takes, in one line for error messages."""
 
-    @abstractmethod
+    libraries: ClassVar[frozenset[str]] = frozenset()
+    """Top-level packages of the framework."""
+
     def detect(self, agent: Any) -> bool:
-        """Whether `agent` is one of ours. Cheap; must not import the framework."""
+        """Whether `agent` is one of ours: by its type, or as a factory whose code names the framework.
+
+        Cheap; must not import the framework.
+        """
+        if any(self.owns(cls.__module__) for cls in type(agent).__mro__):
+            return True
+        return is_factory_like(agent) and any(map(self.owns, library_roots(agent)))
+
+    def suspect(self, agent: Any) -> bool:
+        """Whether a factory may be one of ours, judged by the module that defines it: weaker evidence."""
+        return takes_llm(agent) and any(map(self.owns, module_roots(agent)))
+
+    def owns(self, module: str) -> bool:
+        """Whether a module is the framework's."""
+        return module.partition(".")[0] in self.libraries
 
     @abstractmethod
     def check(self, agent: Any) -> None:
@@ -45,10 +62,12 @@ class Adapter(ABC):
         """What to call the agent."""
 
     @abstractmethod
-    def bind(self, agent: Any, policy: PolicyPort, *, role: str) -> AbstractContextManager[Any]:
+    def bind(self, agent: Any, policy: PolicyPort, *, role: str, frozen: Any) -> AbstractContextManager[Any]:
         """The agent of one run; in the block, `policy` answers its LLM calls and its tools are traced.
 
-        `role` is whose calls those are about which the framework says nothing.
+        Calls that the policy does not take go to the agent's own model (see `capture.own_call`). A factory's
+        agent has none but `frozen`, an LLM in the framework's own type, or None. `role` is whose calls those
+        are about which the framework says nothing.
         Many runs are bound at once; whatever is patched must leave callers outside the run alone.
         """
 

@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 
+from raybolt.env.chat import ChatRequest
 from raybolt.env.context import DEFAULT_ROLE, current_run
+from raybolt.env.observed import ObservedCall
 from raybolt.env.policy import PolicyPort
 
 captured_policy: ContextVar[PolicyPort | None] = ContextVar("raybolt_captured_policy", default=None)
@@ -40,6 +42,20 @@ def captured_by(policy: PolicyPort) -> Iterator[None]:
             yield
     finally:
         captured_policy.reset(token)
+
+
+@contextmanager
+def own_call(policy: PolicyPort, request: ChatRequest) -> Iterator[ObservedCall]:
+    """The agent's own model answers in this block; what it does underneath is not captured once more.
+
+    Raises PolicyAbort: the run is over.
+    """
+    with policy.observe(request) as call:
+        token = captured_policy.set(None)
+        try:
+            yield call
+        finally:
+            captured_policy.reset(token)
 
 
 def _patches() -> Iterator[tuple[str, str]]:

@@ -13,6 +13,11 @@ _LLM_TYPES = {  # the type's name, as an annotation gives it -> its library
     "BaseLanguageModel": "langchain_core",
     "LanguageModelLike": "langchain_core",
     "Runnable": "langchain_core",
+    "ChatCompletionClient": "autogen_core",
+    "BaseLLM": "crewai",
+    "LLM": "crewai",
+    "Model": "agents",
+    "ChatModelBase": "agentscope",
 }
 
 
@@ -38,6 +43,11 @@ def takes_llm(function: Callable[..., Any]) -> bool:
     if first is None or len(required_parameters(function)) > 1:
         return False
     return first.name in _LLM_NAMES or _type_name(first.annotation) in _LLM_TYPES
+
+
+def is_factory_like(function: Any) -> bool:
+    """Whether it can be called as a factory: with an LLM, or with nothing."""
+    return callable(function) and (takes_llm(function) or not required_parameters(function))
 
 
 def _type_name(annotation: Any) -> str:

@@ -49,6 +49,15 @@ def patched(owner: Any, replacements: Mapping[str, Replace]) -> Iterator[None]:
                 _release(owner, name)
 
 
+def active_patches() -> list[str]:
+    """What is replaced at this moment, as "owner.attribute"; nothing when no run is on."""
+    with _lock:
+        return [
+            f"{getattr(patch.owner, '__qualname__', type(patch.owner).__qualname__)}.{patch.name}"
+            for patch in _patches.values()
+        ]
+
+
 def _acquire(owner: Any, name: str, make: Replace) -> None:
     patch = _patches.get((id(owner), name))
     if patch is None:

@@ -10,6 +10,7 @@ from raybolt.adapters.evidence import takes_llm
 from raybolt.adapters.wrapped import WrappedAgent
 from raybolt.env.limits import RunLimits
 from raybolt.env.run import RewardFunction
+from raybolt.env.selection import Trainable, check_trainable
 from raybolt.store.errors import InvalidValue
 
 __all__ = ["UnsupportedAgent", "WrappedAgent", "wrap"]
@@ -29,6 +30,8 @@ def wrap(
     limits: RunLimits | None = None,
     inputs: Inputs | None = None,
     framework: str | None = None,
+    trainable: Trainable = None,
+    frozen: Any = None,
 ) -> WrappedAgent:
     """The agent, ready to be stepped, trained or simply run; its own code stays as it is.
 
@@ -42,13 +45,25 @@ def wrap(
         limits: LLM calls and seconds that one run may take.
         inputs: Makes what the agent is called with from a `Task`; by default the task's input, by the
             conventions in docs/adapters.md.
-        framework: "langchain" or "python", where it cannot be told from the agent.
+        framework: "langchain", "autogen", …, where it cannot be told from the agent.
+        trainable: Whose LLM calls the policy answers and learns from: roles or patterns of them
+            (["writer", "critic*"]), or a function of the `ChatRequest`; by default every call. The other
+            calls go to the agent's own models and are recorded as part of the environment.
+        frozen: For a factory, the LLM that answers the calls which are not trainable, in the framework's own
+            type. Without it the policy answers them, too, but does not learn from them.
 
     Raises:
+        InvalidValue: An option is none; the message says what was expected.
         UnsupportedAgent: No adapter can run it; the message lists what can be wrapped.
     """
     _check_callable("reward", reward)
     _check_callable("inputs", inputs)
+    check_trainable(trainable)
+    if frozen is not None and trainable is None:
+        raise InvalidValue(
+            "wrap(frozen=…) answers the calls that are not trainable, but all are; say which are: "
+            "wrap(…, trainable=['writer'])"
+        )
     adapter = _adapter_for(agent, framework)
     adapter.check(agent)
     return WrappedAgent(
@@ -58,6 +73,8 @@ def wrap(
         reward=reward,
         limits=limits or RunLimits(),
         inputs=inputs,
+        trainable=trainable,
+        frozen=frozen,
     )
 
 
@@ -66,11 +83,16 @@ def _adapter_for(agent: Any, framework: str | None) -> Adapter:
         if framework not in _ADAPTERS:
             raise UnsupportedAgent(f"framework={framework!r} is not supported; expected one of {_names()}")
         return _load(framework)
-    for name in _ADAPTERS:
-        adapter = _load(name)
+    adapters = [_load(name) for name in _ADAPTERS]
+    for adapter in adapters:
         if adapter.detect(agent):
             return adapter
-    supported = "\n".join(f"  {name}: {_load(name).supports}" for name in _ADAPTERS)
+    for adapter in adapters:
+        if adapter.suspect(agent):
+            return adapter
+    supported = "\n".join(
+        f"  {name}: {adapter.supports}" for name, adapter in zip(_ADAPTERS, adapters, strict=True)
+    )
     hint = ""
     if takes_llm(agent):
         hint = "; it looks like a factory, so say of which framework: wrap(…, framework='langchain')"

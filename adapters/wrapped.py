@@ -15,6 +15,7 @@ from raybolt.adapters.base import Adapter, Inputs, UnsupportedAgent, describe
 from raybolt.env.limits import RunLimits
 from raybolt.env.policy import AgentProgram, PolicyPort
 from raybolt.env.run import RewardFunction
+from raybolt.env.selection import Trainable
 from raybolt.env.task import Task
 
 if TYPE_CHECKING:
@@ -35,22 +36,24 @@ class WrappedAgent:
     reward: RewardFunction | None = None
     limits: RunLimits = field(default_factory=RunLimits)
     inputs: Inputs | None = None
+    trainable: Trainable = None
+    frozen: Any = None
 
     def program(self) -> AgentProgram:
         """The agent as `AgentRun` and `AgentEnv` run it: on a task, with a policy."""
-        return _Program(self.name, self.adapter, self.agent, self.inputs)
+        return _Program(self.name, self.adapter, self.agent, self.inputs, self.frozen)
 
     def env(self, model: str = "tiny", **options: Any) -> AgentEnv:
         """The RLlib multi-agent environment of this agent, its observations in the tokens of `model`.
 
-        Only the model's tokenizer is loaded. `options` are `AgentEnv`'s, over the agent's own `limits` and
-        `reward`.
+        Only the model's tokenizer is loaded. `options` are `AgentEnv`'s, over the agent's own `limits`,
+        `reward` and `trainable`.
         """
         from raybolt.env.agent_env import AgentEnv
         from raybolt.env.codec import codec_for
 
-        settings = {"limits": self.limits, "reward": self.reward, **options}
-        return AgentEnv(self.program(), codec=codec_for(model), **settings)
+        own = {"limits": self.limits, "reward": self.reward, "trainable": self.trainable}
+        return AgentEnv(self.program(), codec=codec_for(model), **{**own, **options})
 
     def __call__(self, env_config: Mapping[str, Any] | None = None) -> AgentEnv:
         """The environment, for `register_env`; the configuration's keys are those of `env`."""
@@ -77,7 +80,17 @@ class WrappedAgent:
                 f"({type(error).__name__}: {error}); pass a factory instead: wrap(build) with "
                 "def build(llm): …, so that each process makes its own"
             ) from error
-        rest = cloudpickle.dumps((self.adapter, self.name, self.reward, self.limits, self.inputs))
+        rest = cloudpickle.dumps(
+            (
+                self.adapter,
+                self.name,
+                self.reward,
+                self.limits,
+                self.inputs,
+                self.trainable,
+                self.frozen,
+            )
+        )
         return _rebuilt, (agent, rest, tuple(sys.path))
 
 
@@ -93,7 +106,8 @@ class _Program:
     adapter: Adapter
     agent: Any
     inputs: Inputs | None
+    frozen: Any
 
     async def run(self, task: Task, policy: PolicyPort) -> Any:
-        with self.adapter.bind(self.agent, policy, role=self.name) as bound:
+        with self.adapter.bind(self.agent, policy, role=self.name, frozen=self.frozen) as bound:
             return await self.adapter.run(bound, task, self.inputs)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from raybolt.env.limits import RunLimits
 from raybolt.env.policy import AgentProgram
 from raybolt.env.run import RewardFunction
+from raybolt.env.selection import Trainable
 
 if TYPE_CHECKING:
     from raybolt.env.agent_env import AgentEnv
@@ -26,6 +27,9 @@ class Agent(Protocol):
 
     @property
     def reward(self) -> RewardFunction | None: ...
+
+    @property
+    def trainable(self) -> Trainable: ...
 
     def program(self) -> AgentProgram:
         """The agent as `AgentRun` runs it."""

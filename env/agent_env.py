@@ -31,6 +31,7 @@ from raybolt.env.limits import RunLimits
 from raybolt.env.policy import AgentProgram, Origin, RunEnd
 from raybolt.env.recorder import SpanRecorder
 from raybolt.env.run import AgentRun, RewardFunction
+from raybolt.env.selection import Trainable
 from raybolt.env.spaces import Tokens
 from raybolt.env.stepper import Action, Prompt, RunStepper
 from raybolt.env.task import Task
@@ -64,14 +65,19 @@ class AgentEnv(MultiAgentEnv):
         reward: RewardFunction | None = None,
         limits: RunLimits | None = None,
         tasks: Sequence[Task] = (),
+        trainable: Trainable = None,
     ) -> None:
-        """An environment without an episode; `tasks` are drawn from when `reset` is given none."""
+        """An environment without an episode; `tasks` are drawn from when `reset` is given none.
+
+        Calls that are not `trainable` are no steps, where the agent has a model of its own to answer them.
+        """
         super().__init__()
         self.program = program
         self.codec = codec
         self.reward = reward
         self.limits = limits or RunLimits()
         self.tasks = tasks
+        self.trainable = trainable
         self.space = Tokens(codec.vocab_size, codec.max_context)
         self.agents: list[str] = []
         self.possible_agents: list[str] = []
@@ -137,7 +143,14 @@ class AgentEnv(MultiAgentEnv):
         super().reset(seed=seed)
         task = self._task(task)
         self.recorder = SpanRecorder(rollout_id or f"ro-{uuid.uuid4().hex}", attempt_id or "at-1")
-        run = AgentRun(self.program, task, recorder=self.recorder, limits=self.limits, reward=self.reward)
+        run = AgentRun(
+            self.program,
+            task,
+            recorder=self.recorder,
+            limits=self.limits,
+            reward=self.reward,
+            trainable=self.trainable,
+        )
         self._stepper = RunStepper(run, self.codec)
         self._group_id = group_id
         self._pending, self._acted, self._num_rewarded = {}, [], 0

@@ -10,19 +10,29 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from raybolt.env.run import AgentRun
+    from raybolt.env.recorder import SpanRecorder
 
 DEFAULT_ROLE = "agent"
+
+
+class RecordedRun(Protocol):
+    """What code inside a run can reach of it."""
+
+    @property
+    def recorder(self) -> SpanRecorder: ...
+
+    def reject_reward(self, reason: str) -> None:
+        """Notes that an emitted reward was none, which makes the run fail when it ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunContext:
     """A place inside a run."""
 
-    run: AgentRun
+    run: RecordedRun
     span_id: str
     """The innermost open span: the parent of whatever happens here."""
     role: str = DEFAULT_ROLE

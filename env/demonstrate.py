@@ -92,6 +92,7 @@ async def _demonstrate(
         limits=agent.limits,
         reward=agent.reward,
         require_reward=False,
+        trainable=agent.trainable,
     )
     stepper = RunStepper(run, codec)
     while not isinstance(prompts := await stepper.next(), RunEnd):

@@ -6,11 +6,15 @@ of a run. What steps the run sees `PendingCall`s and gives back a `Completion`, 
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from raybolt.env.chat import ChatRequest, Completion, Logprobs, TokenIds
 from raybolt.env.task import Task
+
+if TYPE_CHECKING:
+    from raybolt.env.observed import ObservedCall
 
 Origin = Literal["agent", "policy", "reward", "limit", "engine", "raybolt"]
 """Where a failure came from: the agent's code, the policy's answer, the reward function, a limit, the
@@ -31,6 +35,22 @@ class PolicyAbort(BaseException):
 
 class PolicyPort(Protocol):
     """What an agent's model calls instead of an LLM."""
+
+    def takes(self, request: ChatRequest) -> bool:
+        """Whether the policy answers this call.
+
+        If not, the agent's own model must, inside `observe`. Where the agent has no model of its own, it may
+        `complete` all the same: the policy then answers, and the call is kept out of learning.
+        """
+
+    def observe(self, request: ChatRequest) -> AbstractContextManager[ObservedCall]:
+        """Records a call that the agent's own model answers inside the block.
+
+        It counts towards the run's calls. An exception in the block fails the call's span and passes.
+
+        Raises:
+            PolicyAbort: as `complete`.
+        """
 
     async def complete(self, request: ChatRequest) -> Completion:
         """The policy's answer; callable from any event loop.

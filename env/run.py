@@ -17,20 +17,22 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from concurrent.futures import Future
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeAlias
 
-from raybolt.env.chat import ChatRequest, Completion, message_to_dict
+from raybolt.env.chat import ChatRequest, Completion
 from raybolt.env.clock import AgentClock
 from raybolt.env.context import RunContext, current_run
 from raybolt.env.errors import BlockingCall, RunOver
 from raybolt.env.executor import run_in_thread, widen
 from raybolt.env.limits import RunLimits
+from raybolt.env.observed import ObservedCall, begin_chat_span, observed
 from raybolt.env.policy import AgentProgram, Origin, PendingCall, PolicyAbort, RunEnd
 from raybolt.env.recorder import OpenSpan, SpanRecorder, describe
 from raybolt.env.rewards import as_reward, is_number
+from raybolt.env.selection import Trainable, takes
 from raybolt.env.task import Task
 from raybolt.env.trajectory import FINAL_REWARD, Trajectory, trajectory_from_spans
 from raybolt.env.waiting import WaitingCall, answer_attributes
@@ -65,11 +67,13 @@ class AgentRun:
         limits: RunLimits | None = None,
         reward: RewardFunction | None = None,
         require_reward: bool = True,
+        trainable: Trainable = None,
     ) -> None:
         """A run that starts with the first `next`.
 
         With `require_reward=False` a run without any reward is a success, too: for demonstrations and for
-        use without learning.
+        use without learning. Calls that are not `trainable` are answered by the agent's own models, where it
+        has some.
         """
         self.task = task
         self.recorder = recorder
@@ -77,6 +81,7 @@ class AgentRun:
         self._program = program
         self._reward = reward
         self._require_reward = require_reward
+        self._trainable = trainable
         self._lock = threading.Lock()
         self._waiting: dict[str, WaitingCall] = {}
         self._withdrawn: set[str] = set()
@@ -168,6 +173,19 @@ class AgentRun:
         return end
 
     # For the agent's model (PolicyPort)
+
+    def takes(self, request: ChatRequest) -> bool:
+        """Whether the policy answers this call. See `PolicyPort`."""
+        return takes(self._trainable, request)
+
+    def observe(self, request: ChatRequest) -> AbstractContextManager[ObservedCall]:
+        """Records a call of the agent's own model. See `PolicyPort`."""
+        try:
+            return observed(self._begin_call(request)[1])
+        except PolicyAbort:
+            if self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._wake)
+            raise
 
     async def complete(self, request: ChatRequest) -> Completion:
         """The policy's answer. See `PolicyPort`."""
@@ -287,7 +305,12 @@ class AgentRun:
     def _admit(
         self, request: ChatRequest, future: Future[Completion] | asyncio.Future[Completion]
     ) -> WaitingCall:
-        """Counts the call and opens its span, in the thread and context of the agent's code.
+        """A call for the policy, in the thread and context of the agent's code. Raises as `_begin_call`."""
+        call_id, span = self._begin_call(request)
+        return WaitingCall(PendingCall(call_id, request.role, request), span, future)
+
+    def _begin_call(self, request: ChatRequest) -> tuple[str, OpenSpan]:
+        """Counts a call and opens its span.
 
         Raises:
             PolicyAbort: the run is over, or this call crosses its limit.
@@ -299,18 +322,10 @@ class AgentRun:
                 self._abort = PolicyAbort(f"the agent made more than {self.limits.max_calls} LLM calls")
             if self._abort is not None:
                 raise PolicyAbort(self._abort.reason, self._abort.origin)
-            call = PendingCall(f"call-{self._num_calls}", request.role, request)
+            call_id = f"call-{self._num_calls}"
             self._num_calls += 1
-        context = current_run.get()
-        parent_id = context.span_id if context is not None and context.run is self else self._root.span_id
-        attributes = {
-            names.OPERATION: names.CHAT,
-            names.AGENT_NAME: request.role,
-            names.CALL_ID: call.call_id,
-            names.INPUT_MESSAGES: [message_to_dict(message) for message in request.messages],
-        }
-        span = self.recorder.begin(f"chat {request.role}", parent_id=parent_id, attributes=attributes)
-        return WaitingCall(call, span, future)
+        trainable = self.takes(request)
+        return call_id, begin_chat_span(self, self._root.span_id, call_id, request, trainable=trainable)
 
     def _ask_from_elsewhere(self, request: ChatRequest) -> Future[Completion]:
         """The answer to a call made in another thread or event loop."""

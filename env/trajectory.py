@@ -57,6 +57,8 @@ class Call:
     drift: str | None = None
     """Why earlier tokens could not be reused in the prompt; None when nothing drifted."""
     parse_error: str | None = None
+    trainable: bool = True
+    """False for a call that nothing is learned from, whoever answered it."""
 
     @property
     def messages(self) -> tuple[ChatMessage, ...]:
@@ -183,6 +185,7 @@ def _call(span: Span, call_spans: Sequence[Span], rewards: Sequence[Reward]) -> 
         reward=float(sum(r.value for r in rewards if r.call_id == call_id and not r.final)),
         drift=attributes.get(names.DRIFT),
         parse_error=attributes.get(names.PARSE_ERROR),
+        trainable=attributes.get(names.TRAINABLE, True),
     )
 
 

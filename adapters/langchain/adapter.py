@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 from raybolt.adapters.base import Adapter, Inputs, UnsupportedAgent, describe
 from raybolt.adapters.call import call_on_task
 from raybolt.adapters.capture import captured_by
-from raybolt.adapters.evidence import library_roots, module_roots, required_parameters, takes_llm
+from raybolt.adapters.evidence import required_parameters, takes_llm
 from raybolt.env.context import DEFAULT_ROLE, entering
 from raybolt.env.policy import PolicyPort
 from raybolt.env.task import Task
@@ -31,14 +31,9 @@ class LangChainAdapter(Adapter):
         "compiled StateGraph or other Runnable"
     )
 
-    def detect(self, agent: Any) -> bool:
-        if any(_is_langchain(cls.__module__) for cls in type(agent).__mro__):
-            return True
-        if not callable(agent):
-            return False
-        if takes_llm(agent):
-            return any(map(_is_langchain, library_roots(agent) | module_roots(agent)))
-        return not required_parameters(agent) and any(map(_is_langchain, library_roots(agent)))
+    def owns(self, module: str) -> bool:
+        root = module.partition(".")[0]
+        return root == "langgraph" or root.startswith("langchain")
 
     def check(self, agent: Any) -> None:
         if _is_factory(agent):
@@ -57,7 +52,7 @@ class LangChainAdapter(Adapter):
         return name if isinstance(name, str) and name != "LangGraph" else DEFAULT_ROLE
 
     @contextmanager
-    def bind(self, agent: Any, policy: PolicyPort, *, role: str) -> Iterator[Any]:
+    def bind(self, agent: Any, policy: PolicyPort, *, role: str, frozen: Any) -> Iterator[Any]:
         from raybolt.adapters.langchain.model import PolicyChatModel
         from raybolt.adapters.langchain.swap import models_answered_by_policy
         from raybolt.adapters.langchain.tracing import traced
@@ -93,11 +88,6 @@ class LangChainAdapter(Adapter):
 def _is_factory(agent: Any) -> bool:
     """A function, or a class that is made with the LLM; runnables are agents themselves."""
     return callable(agent) and (inspect.isclass(agent) or not hasattr(agent, "ainvoke"))
-
-
-def _is_langchain(module: str) -> bool:
-    root = module.partition(".")[0]
-    return root == "langgraph" or root.startswith("langchain")
 
 
 def _runnable_input(runnable: Any, task: Task) -> Any:

@@ -32,6 +32,7 @@ async def adding(task, policy):
 class Adder:
     limits = RunLimits()
     reward = None
+    trainable = None
 
     def program(self):
         return Program(adding)
