@@ -15,21 +15,21 @@ observation are those whose calls are pending; one that gets no action stays pen
 from __future__ import annotations
 
 import asyncio
-import threading
 import uuid
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 from ray.rllib.env.multi_agent_env import MultiAgentEnv
 
+from raybolt.env.background import wait_for
 from raybolt.env.chat import TokenIds
 from raybolt.env.codec import ChatCodec
 from raybolt.env.errors import RunOver
 from raybolt.env.limits import RunLimits
 from raybolt.env.policy import AgentProgram, Origin, RunEnd
 from raybolt.env.recorder import SpanRecorder
+from raybolt.env.roles import Codecs, codec_of, free_agent_id, role_of
 from raybolt.env.run import AgentRun, RewardFunction
 from raybolt.env.selection import Trainable
 from raybolt.env.spaces import Tokens
@@ -40,7 +40,6 @@ from raybolt.store import names
 from raybolt.store.errors import InvalidValue
 from raybolt.store.types import Span
 
-T = TypeVar("T")
 Observations: TypeAlias = dict[str, TokenIds]
 Infos: TypeAlias = dict[str, dict[str, Any]]
 StepResult: TypeAlias = tuple[Observations, dict[str, float], dict[str, bool], dict[str, bool], Infos]
@@ -61,7 +60,7 @@ class AgentEnv(MultiAgentEnv):
         self,
         program: AgentProgram,
         *,
-        codec: ChatCodec,
+        codec: Codecs,
         reward: RewardFunction | None = None,
         limits: RunLimits | None = None,
         tasks: Sequence[Task] = (),
@@ -69,16 +68,17 @@ class AgentEnv(MultiAgentEnv):
     ) -> None:
         """An environment without an episode; `tasks` are drawn from when `reset` is given none.
 
-        Calls that are not `trainable` are no steps, where the agent has a model of its own to answer them.
+        `codec` may be a function of the role, where roles have models of their own. Calls that are not
+        `trainable` are no steps, where the agent has a model of its own to answer them.
         """
         super().__init__()
         self.program = program
-        self.codec = codec
+        self.codecs = codec
+        self._spaces: dict[ChatCodec, Tokens] = {}
         self.reward = reward
         self.limits = limits or RunLimits()
         self.tasks = tasks
         self.trainable = trainable
-        self.space = Tokens(codec.vocab_size, codec.max_context)
         self.agents: list[str] = []
         self.possible_agents: list[str] = []
         self.recorder: SpanRecorder | None = None
@@ -87,6 +87,22 @@ class AgentEnv(MultiAgentEnv):
         self._pending: dict[str, str] = {}  # agent id -> call id
         self._acted: list[str] = []  # agent ids, the one that acted last at the end
         self._num_rewarded = 0  # spans already searched for rewards
+
+    @property
+    def codec(self) -> ChatCodec:
+        """The codec of all roles.
+
+        Raises:
+            InvalidValue: roles have codecs of their own.
+        """
+        if not isinstance(self.codecs, ChatCodec):
+            raise InvalidValue("the roles have codecs of their own: ask env.codecs(role) for one of them")
+        return self.codecs
+
+    @property
+    def space(self) -> Tokens:
+        """What all roles see and do. Raises as `codec`; then ask for the space of an agent."""
+        return self._space_of(self.codec)
 
     # What an episode left
 
@@ -111,15 +127,15 @@ class AgentEnv(MultiAgentEnv):
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observations, Infos]:
         """Starts an episode on `options["task"]`; other options are those of `areset`."""
-        return _blocking(self.areset(seed=seed, **(options or {})))
+        return wait_for(self.areset(seed=seed, **(options or {})))
 
     def step(self, action_dict: Mapping[str, Action]) -> StepResult:
         """Answers pending agents. See `astep`."""
-        return _blocking(self.astep(action_dict))
+        return wait_for(self.astep(action_dict))
 
     def close(self) -> None:
         """Ends a run that is going on; closing twice does nothing."""
-        _blocking(self.aclose())
+        wait_for(self.aclose())
 
     # Asynchronous
 
@@ -151,7 +167,7 @@ class AgentEnv(MultiAgentEnv):
             reward=self.reward,
             trainable=self.trainable,
         )
-        self._stepper = RunStepper(run, self.codec)
+        self._stepper = RunStepper(run, self.codecs)
         self._group_id = group_id
         self._pending, self._acted, self._num_rewarded = {}, [], 0
         return await self._observe(self._stepper)
@@ -209,12 +225,16 @@ class AgentEnv(MultiAgentEnv):
     # RLlib's spaces: roles are not known beforehand, and all of them see and do the same
 
     def get_observation_space(self, agent_id: str) -> Tokens:
-        """Prompts: token ids, as many as the model takes."""
-        return self.space
+        """Prompts: token ids, as many as the role's model takes."""
+        return self._space_of(codec_of(self.codecs, role_of(agent_id)))
 
     def get_action_space(self, agent_id: str) -> Tokens:
-        """Replies: token ids, as many as the model takes."""
-        return self.space
+        """Replies: token ids, as many as the role's model takes."""
+        return self._space_of(codec_of(self.codecs, role_of(agent_id)))
+
+    def _space_of(self, codec: ChatCodec) -> Tokens:
+        # Always the same object, so that what is drawn from it follows from its seed.
+        return self._spaces.setdefault(codec, Tokens(codec.vocab_size, codec.max_context))
 
     def _running(self) -> RunStepper:
         if self._stepper is None:
@@ -238,8 +258,9 @@ class AgentEnv(MultiAgentEnv):
         agent_of_call = {call_id: agent_id for agent_id, call_id in self._pending.items()}
         shown: dict[str, Prompt] = {}
         for prompt in prompts:
-            agent_id = agent_of_call.get(prompt.call.call_id) or _free_id(prompt.call.role, self._pending)
-            self._pending[agent_id] = prompt.call.call_id
+            call = prompt.call
+            agent_id = agent_of_call.get(call.call_id) or free_agent_id(call.role, self._pending)
+            self._pending[agent_id] = call.call_id
             shown[agent_id] = prompt
         self._pending = {agent_id: prompt.call.call_id for agent_id, prompt in shown.items()}
         self.agents = list(shown)
@@ -269,27 +290,3 @@ class AgentEnv(MultiAgentEnv):
 def _info(prompt: Prompt) -> dict[str, Any]:
     call = prompt.call
     return {"call_id": call.call_id, "role": call.role, "request": call.request, "drift": prompt.drift}
-
-
-def _free_id(role: str, taken: Mapping[str, str]) -> str:
-    """The role, or the role with the smallest number that no pending call has."""
-    agent_id, number = role, 0
-    while agent_id in taken:
-        number += 1
-        agent_id = f"{role}#{number}"
-    return agent_id
-
-
-def _blocking(work: Coroutine[Any, Any, T]) -> T:
-    """The result of asynchronous work, done in the loop that all synchronous use of a process shares.
-
-    A loop of its own, in a thread, so that it works where a loop is already running (a notebook).
-    """
-    return asyncio.run_coroutine_threadsafe(work, _background_loop()).result()
-
-
-@cache
-def _background_loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="raybolt-env", daemon=True).start()
-    return loop

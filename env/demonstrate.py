@@ -11,9 +11,9 @@ from typing import Final, TypeAlias
 
 from raybolt.env.agent import Agent
 from raybolt.env.chat import ChatMessage, ChatRequest
-from raybolt.env.codec import ChatCodec
 from raybolt.env.policy import RunEnd, Sampled
 from raybolt.env.recorder import SpanRecorder, describe
+from raybolt.env.roles import Codecs
 from raybolt.env.run import AgentRun
 from raybolt.env.stepper import Prompt, RunStepper
 from raybolt.env.task import Task
@@ -43,7 +43,7 @@ async def demonstrate(
     teacher: Teacher,
     store: LightningStore,
     *,
-    codec: ChatCodec,
+    codec: Codecs,
     concurrency: int = 1,
 ) -> Demonstrations:
     """Runs the agent on each task with the teacher as its LLM; records the runs as rollouts of mode "demo".
@@ -51,6 +51,7 @@ async def demonstrate(
     Each call's span carries the prompt's tokens and those of the teacher's answer, just as if the policy had
     sampled them, but no logprobs. Tools run for real. A run that fails is recorded as failed. With a
     concurrency of 1 the teacher is asked in a fixed order; raise it for a teacher that has to be waited for.
+    `codec` may be a function of the role, where roles have models of their own.
     In the store they form groups of `GROUP_SIZE`, so that a learner can take some of them by reference.
     """
     free = asyncio.Semaphore(concurrency)
@@ -79,7 +80,7 @@ async def _demonstrate(
     task: Task,
     teacher: Teacher,
     store: LightningStore,
-    codec: ChatCodec,
+    codec: Codecs,
     started: AttemptedRollout,
 ) -> tuple[str, str | None]:
     """One demonstration: its rollout id, and its error if it failed."""
@@ -113,7 +114,7 @@ async def _answer(stepper: RunStepper, prompt: Prompt, task: Task, teacher: Teac
     try:
         answer = teacher(task, request)
         message = await answer if inspect.isawaitable(answer) else answer
-        response_ids = stepper.codec.encode_reply(request, message)
+        response_ids = prompt.codec.encode_reply(request, message)
     except Exception as error:  # the teacher is the user's code; its failure is this rollout's alone
         await stepper.run.abort(f"the teacher failed: {describe(error)}", "policy")
         return

@@ -5,6 +5,7 @@
     │   └── UnknownModel    no model can be loaded under this name
     ├── ContextTooLong      a prompt leaves the model no room for an answer
     ├── TemplateError       the tokenizer's chat template cannot express the conversation
+    ├── RoleWithoutPolicy   a role's call reached the policies, and none is for it
     ├── BlockingCall        blocking agent code would stop the event loop its run lives in
     └── RunOver             a run or environment was used after its end, or before its start
 
@@ -26,6 +27,10 @@ class ContextTooLong(RayboltError):
 
 class TemplateError(RayboltError):
     """The tokenizer's chat template cannot express the conversation."""
+
+
+class RoleWithoutPolicy(RayboltError):
+    """A role's call reached the policies, and none is for it."""
 
 
 class BlockingCall(RayboltError):

@@ -97,6 +97,8 @@ class Sampled:
     """One per response token, under the distribution it was sampled from."""
     weights_version: int | None = None
     temperature: float | None = None
+    policy: str | None = None
+    """Which policy spoke; None where there is only one."""
 
 
 @dataclass(frozen=True, slots=True)

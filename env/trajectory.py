@@ -57,6 +57,8 @@ class Call:
     drift: str | None = None
     """Why earlier tokens could not be reused in the prompt; None when nothing drifted."""
     parse_error: str | None = None
+    policy: str | None = None
+    """Which policy answered; None where one answers all roles, or where none did."""
     trainable: bool = True
     """False for a call that nothing is learned from, whoever answered it."""
 
@@ -185,6 +187,7 @@ def _call(span: Span, call_spans: Sequence[Span], rewards: Sequence[Reward]) -> 
         reward=float(sum(r.value for r in rewards if r.call_id == call_id and not r.final)),
         drift=attributes.get(names.DRIFT),
         parse_error=attributes.get(names.PARSE_ERROR),
+        policy=attributes.get(names.POLICY),
         trainable=attributes.get(names.TRAINABLE, True),
     )
 
