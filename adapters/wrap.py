@@ -29,7 +29,7 @@ def wrap(
     name: str | None = None,
     limits: RunLimits | None = None,
     inputs: Inputs | None = None,
-    framework: str | None = None,
+    framework: str | Adapter | None = None,
     trainable: Trainable = None,
     frozen: Any = None,
 ) -> WrappedAgent:
@@ -45,7 +45,7 @@ def wrap(
         limits: LLM calls and seconds that one run may take.
         inputs: Makes what the agent is called with from a `Task`; by default the task's input, by the
             conventions in docs/adapters.md.
-        framework: "langchain", "autogen", …, where it cannot be told from the agent.
+        framework: "langchain", "autogen", …, where it cannot be told from the agent; or an adapter of your own.
         trainable: Whose LLM calls the policy answers and learns from: roles or patterns of them
             (["writer", "critic*"]), or a function of the `ChatRequest`; by default every call. The other
             calls go to the agent's own models and are recorded as part of the environment.
@@ -78,7 +78,9 @@ def wrap(
     )
 
 
-def _adapter_for(agent: Any, framework: str | None) -> Adapter:
+def _adapter_for(agent: Any, framework: str | Adapter | None) -> Adapter:
+    if isinstance(framework, Adapter):
+        return framework
     if framework is not None:
         if framework not in _ADAPTERS:
             raise UnsupportedAgent(f"framework={framework!r} is not supported; expected one of {_names()}")

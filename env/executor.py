@@ -68,6 +68,12 @@ class ContextThreads:
             if worker is not None:
                 worker.interrupt()
 
+    @property
+    def num_busy(self) -> int:
+        """How many threads have a job at this moment."""
+        with self._lock:
+            return len(self._workers)
+
     def _next_job(self, worker: _Worker) -> _Job | None:
         """The worker's next job; None if it has idled for too long and must end."""
         try:

@@ -8,6 +8,8 @@ from typing import Any, ClassVar, Literal, TypeAlias
 
 from pydantic import BaseModel
 
+from raybolt.adapters.base import Adapter
+from raybolt.adapters.wrap import WrappedAgent, wrap
 from raybolt.env.chat import ChatRequest, Completion
 
 Way: TypeAlias = Literal["factory", "built"]
@@ -30,6 +32,14 @@ class AgentKit(ABC):
     framework: ClassVar[str]
     """The adapter's name, as `wrap(framework=…)` takes it."""
     ways: ClassVar[tuple[Way, ...]] = ("factory", "built")
+    adapter: ClassVar[Adapter | None] = None
+    """Your own adapter, where it is none of those that `wrap` knows."""
+    idle_threads: ClassVar[tuple[str, ...]] = ()
+    """Names (patterns) of threads that the framework itself starts once and keeps for the whole process."""
+
+    def wrap(self, agent: Any, **options: Any) -> WrappedAgent:
+        """`raybolt.wrap` of one of the agents below."""
+        return wrap(agent, framework=self.adapter, **options)
 
     @abstractmethod
     def solo(self, way: Way) -> Any:
