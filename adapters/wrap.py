@@ -45,7 +45,8 @@ def wrap(
         limits: LLM calls and seconds that one run may take.
         inputs: Makes what the agent is called with from a `Task`; by default the task's input, by the
             conventions in docs/adapters.md.
-        framework: "langchain", "autogen", …, where it cannot be told from the agent; or an adapter of your own.
+        framework: "langchain", "autogen", …, where it cannot be told from the agent; or an adapter of your
+            own.
         trainable: Whose LLM calls the policy answers and learns from: roles or patterns of them
             (["writer", "critic*"]), or a function of the `ChatRequest`; by default every call. The other
             calls go to the agent's own models and are recorded as part of the environment.

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from raybolt.adapters.check.rules import RuleBroken
+from raybolt.adapters.check.rules import RuleBroken, expect
 from raybolt.adapters.wrapped import WrappedAgent
 from raybolt.env.chat import ChatRequest, Completion
 from raybolt.env.limits import RunLimits
-from raybolt.env.policy import AgentProgram, PolicyPort, RunEnd
+from raybolt.env.policy import AgentProgram, PendingCall, PolicyPort, RunEnd
 from raybolt.env.recorder import SpanRecorder
 from raybolt.env.run import AgentRun
 from raybolt.env.task import Task
@@ -94,7 +94,7 @@ class Stage:
 
     async def play(self, policy: Policy, *, at_once: int = 1) -> Ran:
         """Answers every call until the run ends; the first ones only once `at_once` wait together."""
-        pending = await self._gathered(at_once)
+        pending = await self._next(at_once)
         while not isinstance(pending, RunEnd):
             self.ran.most_pending = max(self.ran.most_pending, len(pending))
             for call in pending:
@@ -113,7 +113,21 @@ class Stage:
         self.ran.seconds = time.monotonic() - self.started
         return self.ran
 
-    async def _gathered(self, at_once: int) -> Any:
+    async def waiting(self, at_once: int = 1) -> list[PendingCall]:
+        """The calls that wait for an answer. Raises RuleBroken if there are fewer, or the run has ended."""
+        pending = await self._next(at_once)
+        if isinstance(pending, RunEnd):
+            self.over(pending)
+            raise RuleBroken("a call that waits", self.ran.result, "let the policy answer the agent's calls")
+        expect(
+            len(pending) >= at_once,
+            expected=f"{at_once} calls that wait together",
+            seen=[call.role for call in pending],
+            remedy="await the policy in the agent's own task or thread; hold no lock meanwhile",
+        )
+        return pending
+
+    async def _next(self, at_once: int) -> list[PendingCall] | RunEnd:
         pending = await self.run.next()
         until = time.monotonic() + AT_ONCE_SECONDS
         while not isinstance(pending, RunEnd) and len(pending) < at_once and time.monotonic() < until:

@@ -88,9 +88,8 @@ def _chat(text: str, stream: bool, body: dict[str, Any]) -> bytes:
         for delta, reason in deltas
     ]
     chunks.append({**base, "choices": [], "usage": usage})
-    return (
-        b"".join(b"data: " + json.dumps(chunk).encode() + b"\n\n" for chunk in chunks) + b"data: [DONE]\n\n"
-    )
+    events = [*(json.dumps(chunk) for chunk in chunks), "[DONE]"]
+    return "".join(f"data: {event}\n\n" for event in events).encode()
 
 
 def _responses(text: str, stream: bool, body: dict[str, Any]) -> bytes:

@@ -200,7 +200,7 @@ async def unreadable_reply(kit: AgentKit, way: Way) -> None:
 
 
 def _expect_attributed(ran: Ran, shown: str = "") -> None:
-    """The run went on, showing `shown` to the policy; or it failed, with that, for the agent or the policy."""
+    """The run went on and showed `shown` to the policy; or it failed with that, as the agent's."""
     if ran.end.failed:
         expect(
             ran.end.origin in ("agent", "policy") and shown in str(ran.end.error),
