@@ -8,12 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from raybolt.adapters.trace import trace
     from raybolt.adapters.wrap import UnsupportedAgent, WrappedAgent, wrap
     from raybolt.env.agent_env import AgentEnv
     from raybolt.env.demonstrate import demonstrate
     from raybolt.env.emit import emit, emit_exception, emit_message, emit_object, emit_reward, operation
     from raybolt.env.limits import RunLimits
     from raybolt.env.task import Task, load_tasks, write_tasks
+    from raybolt.env.trace_data import demonstrations_from_traces
     from raybolt.env.trajectory import Call, Trajectory
     from raybolt.rl.recipes import SFT, LightningRL
     from raybolt.rl.results import EvalResult, FitResult, Progress
@@ -44,6 +46,7 @@ __all__ = [
     "WrappedAgent",
     "__version__",
     "demonstrate",
+    "demonstrations_from_traces",
     "emit",
     "emit_exception",
     "emit_message",
@@ -51,17 +54,20 @@ __all__ = [
     "emit_reward",
     "load_tasks",
     "operation",
+    "trace",
     "wrap",
     "write_tasks",
 ]
 
 _HOMES = {
+    "adapters.trace": ("trace",),
     "adapters.wrap": ("UnsupportedAgent", "WrappedAgent", "wrap"),
     "env.agent_env": ("AgentEnv",),
     "env.demonstrate": ("demonstrate",),
     "env.emit": ("emit", "emit_exception", "emit_message", "emit_object", "emit_reward", "operation"),
     "env.limits": ("RunLimits",),
     "env.task": ("Task", "load_tasks", "write_tasks"),
+    "env.trace_data": ("demonstrations_from_traces",),
     "env.trajectory": ("Call", "Trajectory"),
     "rl.recipes": ("SFT", "LightningRL"),
     "rl.results": ("EvalResult", "FitResult", "Progress"),

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from raybolt.env.chat import ChatMessage, ChatRequest, FinishReason, message_to_dict
+from raybolt.env.chat import ChatMessage, ChatRequest, FinishReason, message_to_dict, tool_to_dict
 from raybolt.env.context import RecordedRun, current_run
 from raybolt.env.recorder import OpenSpan
 from raybolt.store import names
@@ -70,5 +70,8 @@ def begin_chat_span(
         names.INPUT_MESSAGES: [message_to_dict(message) for message in request.messages],
     }
     if not trainable:
+        # Whoever wants to learn from somebody else's answer has to render its prompt, tools included.
         attributes[names.TRAINABLE] = False
+        if request.usable_tools:
+            attributes[names.TOOL_DEFINITIONS] = [tool_to_dict(tool) for tool in request.usable_tools]
     return run.recorder.begin(f"chat {request.role}", parent_id=parent_id, attributes=attributes)

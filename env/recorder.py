@@ -18,7 +18,7 @@ _CLOCK_STEP = 1e-6  # seconds; about four times the resolution of a float that c
 _MAX_TRACEBACK = 8_000  # characters; the innermost frames are kept
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class OpenSpan:
     """A span that has begun; `end` completes it. Ending it twice, or after the run, does nothing."""
 

@@ -22,6 +22,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import Any, TypeAlias
 
+from raybolt.env.adoption import adopt_foreign_spans
 from raybolt.env.chat import ChatRequest, Completion
 from raybolt.env.clock import AgentClock
 from raybolt.env.context import RunContext, current_run
@@ -231,6 +232,7 @@ class AgentRun:
         self._loop = asyncio.get_running_loop()
         self._thread_id = threading.get_ident()
         widen(self._loop)
+        adopt_foreign_spans()
         self._root = self._begin_root()
         context = copy_context()
         context.run(current_run.set, RunContext(self, self._root.span_id))

@@ -150,7 +150,7 @@ def trajectory_from_spans(
         group_id=group_id,
         calls=tuple(_call(span, call_spans, rewards) for span in call_spans),
         rewards=tuple(rewards),
-        tool_spans=tuple(s for s in ordered if s.attributes.get(names.OPERATION) == names.EXECUTE_TOOL),
+        tool_spans=tuple(filter(_is_tool, ordered)),
         status="running" if root is None else "failed" if failed else "succeeded",
         error=root.status_message if root is not None and failed else None,
         origin=cast(Origin, root.attributes[names.ERROR_ORIGIN]) if root is not None and failed else None,
@@ -159,6 +159,12 @@ def trajectory_from_spans(
 
 def _is_answered_call(span: Span) -> bool:
     return names.CALL_ID in span.attributes and span.status == "ok"
+
+
+def _is_tool(span: Span) -> bool:
+    if span.attributes.get(names.OPERATION) != names.EXECUTE_TOOL:
+        return False
+    return span.attributes.get(names.KIND) != names.ADOPTED  # its framework's own hook has reported it, too
 
 
 def _is_root(span: Span) -> bool:

@@ -13,7 +13,8 @@ import raybolt
 PUBLIC = """
     AgentEnv Call EvalResult FitResult InvalidValue LightningRL LightningStore LocalStore Progress RayStore
     RayboltError RunLimits SFT Task Trainer Trajectory UnsupportedAgent WrappedAgent __version__ demonstrate
-    emit emit_exception emit_message emit_object emit_reward load_tasks operation wrap write_tasks
+    demonstrations_from_traces emit emit_exception emit_message emit_object emit_reward load_tasks operation
+    trace wrap write_tasks
 """
 ROOMS = "adapters benchmarks benchmarks.sql env rl rl.credit rl.engines rl.losses store"
 HEAVY = """
