@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import cloudpickle
 
@@ -20,6 +20,9 @@ from raybolt.env.task import Task
 
 if TYPE_CHECKING:
     from raybolt.env.agent_env import AgentEnv
+    from raybolt.env.gym_view import GymView, Others
+    from raybolt.env.padded_env import PaddedAgentEnv
+    from raybolt.env.parallel_view import ParallelView
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,19 +46,69 @@ class WrappedAgent:
         """The agent as `AgentRun` and `AgentEnv` run it: on a task, with a policy."""
         return _Program(self.name, self.adapter, self.agent, self.inputs, self.frozen)
 
-    def env(self, model: str = "tiny", **options: Any) -> AgentEnv:
+    @overload
+    def env(self, model: str = ..., *, padded: Literal[True], **options: Any) -> PaddedAgentEnv: ...
+    @overload
+    def env(self, model: str = ..., *, padded: Literal[False] = ..., **options: Any) -> AgentEnv: ...
+    def env(self, model: str = "tiny", *, padded: bool = False, **options: Any) -> AgentEnv | PaddedAgentEnv:
         """The RLlib multi-agent environment of this agent, its observations in the tokens of `model`.
 
         Only the model's tokenizer is loaded. `options` are `AgentEnv`'s, over the agent's own `limits`,
-        `reward` and `trainable`.
+        `reward` and `trainable`. With `padded` its shapes are fixed, as RLlib's stock runner needs it, and
+        the options of `parallel_env` count, too.
         """
         from raybolt.env.agent_env import AgentEnv
         from raybolt.env.codec import codec_for
+        from raybolt.env.views import padded_env
 
+        if padded:
+            return padded_env(self, model, **options)
+        if "codec" not in options:
+            options["codec"] = codec_for(model)
         own = {"limits": self.limits, "reward": self.reward, "trainable": self.trainable}
-        return AgentEnv(self.program(), codec=codec_for(model), **{**own, **options})
+        return AgentEnv(self.program(), **{**own, **options})
 
-    def __call__(self, env_config: Mapping[str, Any] | None = None) -> AgentEnv:
+    def gym_env(
+        self,
+        role: str | None = None,
+        *,
+        model: str = "tiny",
+        others: Others | None = None,
+        max_tokens: int | None = None,
+        max_new_tokens: int = 64,
+        **options: Any,
+    ) -> GymView:
+        """The single-agent Gymnasium environment of this agent.
+
+        Every LLM call is a step, or, with `role`, only the calls of the roles that match it. The others are
+        then answered by `others`, a function of `ChatRequest` that returns a `Completion`, plain or async; or
+        by the agent's own or frozen model. `max_tokens` and `max_new_tokens` are the lengths that prompts
+        and replies are padded to, the first by default what the model takes. `options` are `AgentEnv`'s.
+        """
+        from raybolt.env.views import gym_view
+
+        return gym_view(self, model, role, others, max_tokens, max_new_tokens, **options)
+
+    def parallel_env(
+        self,
+        possible_agents: Sequence[str] | None = None,
+        *,
+        model: str = "tiny",
+        max_tokens: int | None = None,
+        max_new_tokens: int = 64,
+        **options: Any,
+    ) -> ParallelView:
+        """The PettingZoo parallel environment of this agent (`pip install 'raybolt[pettingzoo]'`).
+
+        `possible_agents` names the roles; without it, a dry run on the first of `tasks` finds them. For the
+        other options see `gym_env`.
+        """
+        from raybolt.env.views import padded_env, parallel_view
+
+        lengths = {"max_tokens": max_tokens, "max_new_tokens": max_new_tokens}
+        return parallel_view(padded_env(self, model, possible_agents=possible_agents, **lengths, **options))
+
+    def __call__(self, env_config: Mapping[str, Any] | None = None) -> AgentEnv | PaddedAgentEnv:
         """The environment, for `register_env`; the configuration's keys are those of `env`."""
         return self.env(**(env_config or {}))
 

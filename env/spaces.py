@@ -1,4 +1,4 @@
-"""The Gymnasium space of token sequences."""
+"""The Gymnasium spaces of token sequences: as they are, and padded to one shape."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from raybolt.env.chat import TokenIds
+from raybolt.env.codec import ChatCodec
 from raybolt.store.errors import InvalidValue
 
 
@@ -54,3 +55,43 @@ class Tokens(gym.Space[TokenIds]):
         )
 
     __hash__ = None  # type: ignore[assignment]  # mutable, as all Gymnasium spaces
+
+
+class PaddedTokens:
+    """Prompts and replies of one codec as arrays of one shape, for libraries that stack what they observe.
+
+    An observation is `{"tokens": int32[L], "length": n}`: the prompt's n tokens, then zeros; n = 0 says that
+    nothing is asked. L is what the codec takes as a prompt. An action is int32[R]: the reply up to its first
+    end-of-turn token; what stands behind that does not count.
+    """
+
+    def __init__(self, codec: ChatCodec, max_new_tokens: int) -> None:
+        if max_new_tokens < 1:
+            raise InvalidValue(f"max_new_tokens is {max_new_tokens}; expected 1 or more")
+        self.codec = codec
+        self.max_tokens = codec.max_context - 1
+        self.max_new_tokens = max_new_tokens
+
+    def observation_space(self) -> gym.spaces.Dict:
+        """A new space of the observations."""
+        tokens = gym.spaces.Box(0, self.codec.vocab_size - 1, (self.max_tokens,), np.int32)
+        return gym.spaces.Dict({"length": gym.spaces.Discrete(self.max_tokens + 1), "tokens": tokens})
+
+    def action_space(self) -> gym.spaces.MultiDiscrete:
+        """A new space of the actions."""
+        return gym.spaces.MultiDiscrete([self.codec.vocab_size] * self.max_new_tokens, dtype=np.int32)
+
+    def observation(self, prompt_ids: TokenIds | None) -> dict[str, Any]:
+        """The prompt, padded; None for an agent that is not asked."""
+        tokens = np.zeros(self.max_tokens, np.int32)
+        length = 0 if prompt_ids is None else len(prompt_ids)
+        if prompt_ids is not None:
+            tokens[:length] = prompt_ids
+        return {"length": np.int64(length), "tokens": tokens}
+
+    def reply(self, action: Any) -> Any:
+        """The action without what stands behind its first end-of-turn token; no array: as it is."""
+        if not isinstance(action, np.ndarray) or action.ndim != 1:
+            return action
+        ends = np.flatnonzero(np.isin(action, self.codec.stop_ids))
+        return action[: ends[0] + 1] if len(ends) else action
