@@ -75,31 +75,34 @@ def emit_exception(error: BaseException, /, **attributes: Any) -> Span | None:
 @overload
 def operation(function: _Function, /) -> _Function: ...
 @overload
-def operation(name: str | None = None, /, **attributes: Any) -> Operation: ...
-def operation(target: Any = None, /, **attributes: Any) -> Any:
+def operation(name: str | None = None, /, *, role: str | None = None, **attributes: Any) -> Operation: ...
+def operation(target: Any = None, /, *, role: str | None = None, **attributes: Any) -> Any:
     """A span around a block or a function; what happens inside becomes its children.
+
+    With `role`, LLM calls inside are that role's, unless the framework that makes them names another.
 
     ::
 
         with operation("retrieve", query=query):
             ...
 
-        @operation
-        async def rerank(documents): ...
+        @operation(role="critic")
+        async def review(draft): ...
 
     A decorated function's arguments and result are recorded; an exception is recorded and passes through.
     """
     if callable(target):
-        return Operation(None, {})(target)
-    return Operation(target, attributes)
+        return Operation(None, attributes, role)(target)
+    return Operation(target, attributes, role)
 
 
 class Operation:
     """What `operation` makes: a context manager that is a decorator, too. Use each in one `with` only."""
 
-    def __init__(self, name: str | None, attributes: dict[str, Any]) -> None:
+    def __init__(self, name: str | None, attributes: dict[str, Any], role: str | None = None) -> None:
         self._name = name
         self._attributes = attributes
+        self._role = role
         self._span: OpenSpan | None = None
         self._token: Token[RunContext | None] | None = None
 
@@ -107,8 +110,9 @@ class Operation:
         name = self._name or "operation"
         context = _context(name)
         if context is not None:
-            self._span = _begin(context, name, "operation", self._attributes)
-            self._token = current_run.set(replace(context, span_id=self._span.span_id))
+            inner = replace(context, role=self._role or context.role)
+            self._span = _begin(inner, name, "operation", self._attributes)
+            self._token = current_run.set(replace(inner, span_id=self._span.span_id))
         return self._span
 
     def __exit__(
@@ -130,7 +134,7 @@ class Operation:
             if current_run.get() is None:
                 return Operation(name, {})
             arguments = signature.bind(*args, **kwargs).arguments
-            return Operation(name, {**self._attributes, "arguments": arguments})
+            return Operation(name, {**self._attributes, "arguments": arguments}, self._role)
 
         if inspect.iscoroutinefunction(function):
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from raybolt.adapters.openai_python.wire import token_logprobs
+from raybolt.adapters.openai_python.wire import objects, token_logprobs
 from raybolt.env.chat import (
     ChatMessage,
     ChatRequest,
@@ -60,7 +60,7 @@ def chat_request_from_responses(body: Mapping[str, Any], *, role: str) -> ChatRe
     system = (ChatMessage("system", instructions),) if instructions else ()
     return ChatRequest(
         messages=system + messages_from_items(input_items(body)),
-        tools=tuple(_tool(tool) for tool in body.get("tools") or ()),
+        tools=tuple(_tool(tool) for tool in objects(body, "tools")),
         tool_choice=_tool_choice(body.get("tool_choice")),
         response_format=_response_format((body.get("text") or {}).get("format")),
         temperature=body.get("temperature"),
@@ -79,8 +79,8 @@ def unknown_response(response_id: str) -> InvalidValue:
 
 def input_items(body: Mapping[str, Any]) -> list[_Item]:
     """The request's input as a list of items; a text is the user's message."""
-    given = body.get("input") or []
-    return [{"role": "user", "content": given}] if isinstance(given, str) else list(given)
+    given = body.get("input")
+    return [{"role": "user", "content": given}] if isinstance(given, str) else objects(body, "input")
 
 
 def messages_from_items(items: Sequence[_Item]) -> tuple[ChatMessage, ...]:

@@ -21,8 +21,8 @@ def chat_request_from_body(body: Mapping[str, Any], *, role: str) -> ChatRequest
         raise InvalidValue(f"n={body['n']!r}: a policy gives one choice per call; call it n times instead")
     stop = body.get("stop")
     return ChatRequest(
-        messages=tuple(message_from_dict(message) for message in body["messages"]),
-        tools=tuple(tool_from_dict(tool) for tool in body.get("tools") or ()),
+        messages=tuple(message_from_dict(message) for message in objects(body, "messages")),
+        tools=tuple(tool_from_dict(tool) for tool in objects(body, "tools")),
         tool_choice=_tool_choice(body.get("tool_choice")),
         response_format=body.get("response_format"),
         temperature=body.get("temperature"),
@@ -30,6 +30,18 @@ def chat_request_from_body(body: Mapping[str, Any], *, role: str) -> ChatRequest
         stop=(stop,) if isinstance(stop, str) else tuple(stop or ()),
         role=role,
     )
+
+
+def objects(body: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:
+    """The JSON objects in a field of the body; none if it is absent.
+
+    Raises:
+        InvalidValue: the field is no list of objects.
+    """
+    value = body.get(field) or []
+    if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
+        raise InvalidValue(f"{field} is {json.dumps(value)[:200]}; expected a list of objects")
+    return value
 
 
 def _tool_choice(choice: Any) -> str | None:

@@ -74,6 +74,7 @@ async def run_on(agent: Any, task_input: Any, policy: Policy, *, delay_s: float 
         recorder=recorder,
         limits=wrapped.limits,
         require_reward=False,
+        trainable=wrapped.trainable,
     )
     requests: list[ChatRequest] = []
     while not isinstance(pending := await run.next(), RunEnd):
