@@ -27,7 +27,10 @@ _ALWAYS = {
     "httpx": "raybolt.adapters.openai_python.transport",
     "httpx2": "raybolt.adapters.openai_python.transport",  # openai 3 moved to it
 }
-_IF_LOADED = {"langchain_core": "raybolt.adapters.langchain.capture"}
+_IF_LOADED = {
+    "langchain_core": "raybolt.adapters.langchain.capture",
+    "agentscope": "raybolt.adapters.agentscope.capture",
+}
 FRAMEWORK_LIBRARIES = frozenset(_IF_LOADED)
 
 
