@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from raybolt.adapters.check.rules import RuleBroken, expect
+from raybolt.adapters.check.watch import WatchedProgram
 from raybolt.adapters.wrapped import WrappedAgent
 from raybolt.env.chat import ChatRequest, Completion
 from raybolt.env.limits import RunLimits
-from raybolt.env.policy import AgentProgram, PendingCall, PolicyPort, RunEnd
+from raybolt.env.policy import PendingCall, RunEnd
 from raybolt.env.recorder import SpanRecorder
 from raybolt.env.run import AgentRun
 from raybolt.env.task import Task
@@ -29,26 +30,6 @@ AT_ONCE_SECONDS = 10.0
 
 
 @dataclass
-class Watched:
-    """The agent's program, and how it left."""
-
-    program: AgentProgram
-    left_by: BaseException | None = None
-    """What the agent's own code let through; None if it returned, or has not ended."""
-
-    @property
-    def name(self) -> str:
-        return self.program.name
-
-    async def run(self, task: Task, policy: PolicyPort) -> Any:
-        try:
-            return await self.program.run(task, policy)
-        except BaseException as error:  # noted and passed on
-            self.left_by = error
-            raise
-
-
-@dataclass
 class Ran:
     """One run: what was asked of the policy, what was recorded, how it ended."""
 
@@ -57,6 +38,9 @@ class Ran:
     end: RunEnd = field(default_factory=RunEnd)
     spans: list[Span] = field(default_factory=list)
     left_by: BaseException | None = None
+    """What the agent's own code let through."""
+    num_refused: int = 0
+    """How often the agent was told that the run is over."""
     seconds: float = 0.0
 
     @property
@@ -79,7 +63,7 @@ class Stage:
     """A run in the making: the agent of a kit, a task, and the run that steps it."""
 
     def __init__(self, agent: WrappedAgent, text: str = TEXT, *, limits: RunLimits = LIMITS) -> None:
-        self.program = Watched(agent.program())
+        self.program = WatchedProgram(agent.program())
         self.recorder = SpanRecorder("rollout", "attempt")
         self.run = AgentRun(
             self.program,
@@ -110,6 +94,7 @@ class Stage:
         self.ran.end = end
         self.ran.spans = self.recorder.spans
         self.ran.left_by = self.program.left_by
+        self.ran.num_refused = self.program.num_refused
         self.ran.seconds = time.monotonic() - self.started
         return self.ran
 

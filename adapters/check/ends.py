@@ -48,12 +48,18 @@ def _expect_end(ran: Ran, origin: Origin, reason: str) -> None:
     )
 
 
-def _expect_let_through(ran: Ran) -> None:
+def _expect_let_through(ran: Ran, *, refused: int = 1) -> None:
     expect(
         isinstance(ran.left_by, PolicyAbort | asyncio.CancelledError),
         expected="the agent left by the PolicyAbort that its call got",
         seen=ran.left_by or f"it returned {ran.end.result!r} as if nothing had happened",
         remedy="wrap nothing in `except BaseException`, and re-raise what the framework swallows",
+    )
+    expect(
+        ran.num_refused == refused,
+        expected=f"an agent that is told {refused} times, once for each call",
+        seen=ran.num_refused,
+        remedy="let no retry or fallback of the framework see the PolicyAbort",
     )
 
 
@@ -166,7 +172,7 @@ async def given_up_in_parallel(kit: AgentKit, way: Way) -> None:
     await stage.waiting(at_once=3)
     ran = stage.over(await stage.run.abort("enough"))
     _expect_end(ran, "raybolt", "enough")
-    _expect_let_through(ran)
+    _expect_let_through(ran, refused=3)
     await expect_nothing_left(before, kit.idle_threads)
 
 
