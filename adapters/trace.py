@@ -122,7 +122,7 @@ class Trace:
                 importlib.import_module(library)  # so that the first call is recorded like the next ones
             given = self._input
             if given is None:
-                given = _input(signature.bind(*args, **kwargs).arguments)
+                given = _input(signature.bind(*args, **kwargs))
             return Trace(self._given, self._name or function.__name__, given, self._task_id)
 
         if inspect.iscoroutinefunction(function):
@@ -196,10 +196,11 @@ def _tracing(run: TracedRun) -> Iterator[None]:
         yield
 
 
-def _input(arguments: dict[str, Any]) -> Any:
-    """What a function was called with: its one argument, or all of them by name."""
-    values = list(arguments.values())
-    return values[0] if len(values) == 1 else arguments
+def _input(bound: inspect.BoundArguments) -> Any:
+    """What a function was called with: the value of its one parameter, or all of them by name."""
+    bound.apply_defaults()
+    values = {name: value for name, value in bound.arguments.items() if name != "self"}
+    return next(iter(values.values())) if len(values) == 1 else values
 
 
 class _Shared:
