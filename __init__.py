@@ -8,6 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from raybolt.adapters.command.agents import command, external
+    from raybolt.adapters.endpoint.upstream import Upstream
     from raybolt.adapters.trace import trace
     from raybolt.adapters.wrap import UnsupportedAgent, WrappedAgent, wrap
     from raybolt.env.agent_env import AgentEnv
@@ -43,8 +45,10 @@ __all__ = [
     "Trainer",
     "Trajectory",
     "UnsupportedAgent",
+    "Upstream",
     "WrappedAgent",
     "__version__",
+    "command",
     "demonstrate",
     "demonstrations_from_traces",
     "emit",
@@ -52,6 +56,7 @@ __all__ = [
     "emit_message",
     "emit_object",
     "emit_reward",
+    "external",
     "load_tasks",
     "operation",
     "trace",
@@ -60,6 +65,8 @@ __all__ = [
 ]
 
 _HOMES = {
+    "adapters.command.agents": ("command", "external"),
+    "adapters.endpoint.upstream": ("Upstream",),
     "adapters.trace": ("trace",),
     "adapters.wrap": ("UnsupportedAgent", "WrappedAgent", "wrap"),
     "env.agent_env": ("AgentEnv",),

@@ -18,6 +18,8 @@ __all__ = ["UnsupportedAgent", "WrappedAgent", "wrap"]
 # In the order in which they are asked; the plain one takes whatever function is left.
 _ADAPTERS = {
     "langchain": "raybolt.adapters.langchain.adapter:LangChainAdapter",
+    "autogen": "raybolt.adapters.autogen.adapter:AutoGenAdapter",
+    "crewai": "raybolt.adapters.crewai.adapter:CrewAIAdapter",
     "agentscope": "raybolt.adapters.agentscope.adapter:AgentScopeAdapter",
     "command": "raybolt.adapters.command.adapter:CommandAdapter",
     "python": "raybolt.adapters.openai_python.adapter:PythonAdapter",

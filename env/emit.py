@@ -1,6 +1,7 @@
 """What agent code may say about itself while it runs: events, rewards, messages, objects, exceptions.
 
-Outside a run all of these do nothing and return None, so the same code works in production.
+Outside a run all of these do nothing and return None, so the same code works in production. In a process that
+works for a run elsewhere (see `env.outside`) they report to that run.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any, TypeVar, cast, overload
 
 from raybolt.env.chat import ChatMessage, message_to_dict
 from raybolt.env.context import RunContext, current_run
+from raybolt.env.outside import outside_context
 from raybolt.env.recorder import OpenSpan, as_attribute, describe, exception_event
 from raybolt.env.rewards import as_reward
 from raybolt.env.trajectory import EMITTED_REWARD
@@ -44,7 +46,7 @@ def emit_reward(value: Any, /, **attributes: Any) -> Span | None:
     try:
         reward = as_reward(value)
     except InvalidValue as error:
-        context = current_run.get()
+        context = _context("reward")
         if context is not None:
             context.run.reject_reward(f"emit_reward: {error}")
         return None
@@ -131,7 +133,7 @@ class Operation:
         signature = inspect.signature(function)
 
         def opened(args: Any, kwargs: Any) -> Operation:
-            if current_run.get() is None:
+            if _context(name) is None:
                 return Operation(name, {})
             arguments = signature.bind(*args, **kwargs).arguments
             return Operation(name, {**self._attributes, "arguments": arguments}, self._role)
@@ -160,16 +162,20 @@ def _noted(span: OpenSpan | None, result: Any) -> Any:
 
 
 def _context(name: str) -> RunContext | None:
-    context = current_run.get()
+    context = current_run.get() or outside_context()
     if context is None:
         _log.debug("%r was emitted outside a run and is not recorded", name)
     return context
 
 
 def _begin(context: RunContext, name: str, kind: str, attributes: dict[str, Any]) -> OpenSpan:
-    values = {key: as_attribute(value) for key, value in attributes.items()}
-    values |= {names.KIND: kind, names.AGENT_NAME: context.role}
+    values = _attributes(context, kind, attributes)
     return context.run.recorder.begin(name, parent_id=context.span_id, attributes=values)
+
+
+def _attributes(context: RunContext, kind: str, given: dict[str, Any]) -> dict[str, Any]:
+    values = {key: as_attribute(value) for key, value in given.items()}
+    return values | {names.KIND: kind, names.AGENT_NAME: context.role}
 
 
 def _record(
@@ -178,4 +184,5 @@ def _record(
     context = _context(name)
     if context is None:
         return None
-    return _begin(context, name, kind, attributes).end(attributes=own)
+    values = _attributes(context, kind, attributes) | (own or {})
+    return context.run.recorder.record(name, parent_id=context.span_id, attributes=values)

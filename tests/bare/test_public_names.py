@@ -11,10 +11,10 @@ import pytest
 import raybolt
 
 PUBLIC = """
-    AgentEnv Call EvalResult FitResult InvalidValue LightningRL LightningStore LocalStore Progress RayStore
-    RayboltError RunLimits SFT Task Trainer Trajectory UnsupportedAgent WrappedAgent __version__ demonstrate
-    demonstrations_from_traces emit emit_exception emit_message emit_object emit_reward load_tasks operation
-    trace wrap write_tasks
+    AgentEnv Call EvalResult FitResult InvalidValue LightningRL LightningStore LocalStore Progress
+    RayStore RayboltError RunLimits SFT Task Trainer Trajectory UnsupportedAgent Upstream WrappedAgent
+    __version__ command demonstrate demonstrations_from_traces emit emit_exception emit_message
+    emit_object emit_reward external load_tasks operation trace wrap write_tasks
 """
 ROOMS = "adapters benchmarks benchmarks.sql env rl rl.credit rl.engines rl.losses store"
 HEAVY = """

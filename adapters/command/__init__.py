@@ -1,0 +1,1 @@
+"""Agents in other processes: started by a command, or by the user."""
