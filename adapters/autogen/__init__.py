@@ -1,0 +1,1 @@
+"""AutoGen (agentchat): `adapter` is the entry, `model` the policy's client, `tracing` the spans."""
