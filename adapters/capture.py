@@ -29,6 +29,7 @@ _ALWAYS = {
 }
 _IF_LOADED = {
     "langchain_core": "raybolt.adapters.langchain.capture",
+    "autogen_agentchat": "raybolt.adapters.autogen.capture",
     "agentscope": "raybolt.adapters.agentscope.capture",
 }
 FRAMEWORK_LIBRARIES = frozenset(_IF_LOADED)
