@@ -60,7 +60,7 @@ class LangChainAdapter(Adapter):
 
         if _is_factory(agent) and takes_llm(agent):
             with entering(role=role), traced():
-                yield agent(PolicyChatModel.of(policy))
+                yield agent(PolicyChatModel.of(policy, frozen))
             return
         with entering(role=role), captured_by(policy):
             bound = agent() if _is_factory(agent) else agent

@@ -32,17 +32,19 @@ _SKIPPED_BLOCKS = frozenset(
 )
 
 
-def messages_from_langchain(messages: Iterable[BaseMessage]) -> tuple[ChatMessage, ...]:
+def messages_from_langchain(
+    messages: Iterable[BaseMessage], *, lenient: bool = False
+) -> tuple[ChatMessage, ...]:
     """The canonical messages; a reply that the policy gave earlier comes back saying what it said.
 
-    Raises InvalidValue for a role no chat template knows and for content that is not text.
+    Raises InvalidValue for a role no chat template knows and, unless `lenient`, for content that is not text.
     """
-    return tuple(_message_from_langchain(message) for message in messages)
+    return tuple(_message_from_langchain(message, lenient) for message in messages)
 
 
-def _message_from_langchain(message: BaseMessage) -> ChatMessage:
+def _message_from_langchain(message: BaseMessage, lenient: bool) -> ChatMessage:
     role = _role(message)
-    content = _text(message)
+    content = _text(message, lenient)
     if isinstance(message, AIMessage):
         # `create_agent` writes the agent's name on every reply. The policy gave it without one, and tokens of
         # earlier turns are only reused if the conversation still renders as it did, so the name stays out.
@@ -50,6 +52,11 @@ def _message_from_langchain(message: BaseMessage) -> ChatMessage:
         return ChatMessage(role=role, content=content or None if calls else content, tool_calls=calls)
     call_id = message.tool_call_id if isinstance(message, ToolMessage) else None
     return ChatMessage(role=role, content=content, tool_call_id=call_id, name=message.name)
+
+
+def reply_from_langchain(message: AIMessage) -> ChatMessage:
+    """What a model of the agent's own replied; content that is not text is named in its place."""
+    return _message_from_langchain(message, lenient=True)
 
 
 def _role(message: BaseMessage) -> Role:
@@ -62,13 +69,13 @@ def _role(message: BaseMessage) -> Role:
     return _ROLES[name]
 
 
-def _text(message: BaseMessage) -> str:
+def _text(message: BaseMessage, lenient: bool = True) -> str:
     if isinstance(message.content, str):
         return message.content
-    return "".join(_block_text(block) for block in message.content)
+    return "".join(_block_text(block, lenient) for block in message.content)
 
 
-def _block_text(block: str | dict[str, Any]) -> str:
+def _block_text(block: str | dict[str, Any], lenient: bool) -> str:
     if isinstance(block, str):
         return block
     kind = block.get("type")
@@ -78,6 +85,8 @@ def _block_text(block: str | dict[str, Any]) -> str:
         return ""
     if kind is None and isinstance(block.get("json"), (dict, list)):
         return json.dumps(block["json"])
+    if lenient:
+        return f"[{kind}]"
     raise InvalidValue(f"message content has a block of type {kind!r}; a raybolt policy reads text only")
 
 
@@ -140,12 +149,17 @@ def _usage(completion: Completion) -> UsageMetadata | None:
     return UsageMetadata(input_tokens=num_in, output_tokens=num_out, total_tokens=num_in + num_out)
 
 
-def tools_from_langchain(tools: Sequence[Any]) -> tuple[ToolSpec, ...]:
-    """The tool schemas, from whatever form (OpenAI's, Anthropic's…) a provider's `bind_tools` gave them."""
+def tools_from_langchain(tools: Sequence[Any], *, lenient: bool = False) -> tuple[ToolSpec, ...]:
+    """The tool schemas, from whatever form (OpenAI's, Anthropic's…) a provider's `bind_tools` gave them.
+
+    Raises InvalidValue, unless `lenient`, for a tool that a provider runs itself.
+    """
     specs = []
     for tool in tools:
         converted = convert_to_openai_tool(tool)
         if "function" not in converted:
+            if lenient:
+                continue
             raise InvalidValue(
                 f"tool {tool!r} is one a provider runs on its own servers; a raybolt policy can only call "
                 "tools that run in the agent"

@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
-from langchain_core.runnables import Runnable
+from langchain_core.runnables import Runnable, RunnableConfig
+from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, PrivateAttr, ValidationError
 
@@ -21,10 +23,12 @@ from raybolt.adapters.langchain.messages import (
     messages_from_langchain,
     tools_from_langchain,
 )
+from raybolt.adapters.langchain.own import own_result, own_result_async, own_stream, own_stream_async
 from raybolt.env.chat import ChatRequest, Completion
 from raybolt.env.policy import PolicyPort
-from raybolt.store.errors import RayboltError
+from raybolt.store.errors import InvalidValue, RayboltError
 
+_SILENT = RunnableConfig(callbacks=[])  # the policy model's own callbacks tell of the frozen model's reply
 _RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
 
 
@@ -32,19 +36,25 @@ class PolicyChatModel(BaseChatModel):
     """The chat model that a factory `build(llm)` is given: every call of it is one step of the run.
 
     It never caches and never streams by itself: `stream` and `astream` yield the whole reply as one chunk.
-    Without a port it answers by the policy of the run that the caller's context belongs to.
+    Without a port it answers by the policy of the run that the caller's context belongs to. A call that the
+    policy does not take goes to the frozen model, if there is one, and streams if that one does.
     """
 
     cache: bool = False
     disable_streaming: bool = True
     model_name: str = "raybolt-policy"
     _port: PolicyPort | None = PrivateAttr(default=None)
+    _frozen: BaseChatModel | None = PrivateAttr(default=None)
 
     @classmethod
-    def of(cls, port: PolicyPort) -> PolicyChatModel:
-        """A model whose calls all go to `port`, from whatever thread or context they are made."""
+    def of(cls, port: PolicyPort, frozen: BaseChatModel | None = None) -> PolicyChatModel:
+        """A model whose calls all go to `port`, from whatever thread or context they are made.
+
+        Those that the port does not take are answered by `frozen`, if given.
+        """
         model = cls()
         model._port = port
+        model._frozen = frozen
         return model
 
     @property
@@ -58,8 +68,14 @@ class PolicyChatModel(BaseChatModel):
         run_manager: CallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        request = chat_request(messages, stop, run_manager, kwargs)
-        return _result(self._policy().complete_sync(request), request, kwargs)
+        policy = self._policy()
+        request = request_for(policy, messages, stop, metadata_of(run_manager), kwargs)
+        if self._frozen is not None and not policy.takes(request):
+            model, options = _frozen_call(self._frozen, kwargs)
+            return own_result(
+                policy, request, lambda: _as_result(model.invoke(messages, _SILENT, stop=stop, **options))
+            )
+        return _result(policy.complete_sync(request), request, kwargs)
 
     async def _agenerate(
         self,
@@ -68,8 +84,16 @@ class PolicyChatModel(BaseChatModel):
         run_manager: AsyncCallbackManagerForLLMRun | None = None,
         **kwargs: Any,
     ) -> ChatResult:
-        request = chat_request(messages, stop, run_manager, kwargs)
-        return _result(await self._policy().complete(request), request, kwargs)
+        policy = self._policy()
+        request = request_for(policy, messages, stop, metadata_of(run_manager), kwargs)
+        if self._frozen is not None and not policy.takes(request):
+            model, options = _frozen_call(self._frozen, kwargs)
+
+            async def ask() -> ChatResult:
+                return _as_result(await model.ainvoke(messages, _SILENT, stop=stop, **options))
+
+            return await own_result_async(policy, request, ask)
+        return _result(await policy.complete(request), request, kwargs)
 
     def _stream(
         self,
@@ -88,6 +112,43 @@ class PolicyChatModel(BaseChatModel):
         **kwargs: Any,
     ) -> AsyncIterator[ChatGenerationChunk]:
         yield _chunk(await self._agenerate(messages, stop, run_manager, **kwargs))
+
+    def stream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        """The policy's reply as one chunk; the frozen model's as it comes."""
+        policy = self._policy()
+        request = streamed_request(self, policy, input, config, stop, kwargs)
+        if self._frozen is None or policy.takes(request):
+            yield from super().stream(input, config, stop=stop, **kwargs)
+            return
+        model, options = _frozen_call(self._frozen, kwargs)
+        yield from own_stream(policy, request, model.stream(input, config, stop=stop, **options))
+
+    async def astream(
+        self,
+        input: LanguageModelInput,
+        config: RunnableConfig | None = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        """As `stream`."""
+        policy = self._policy()
+        request = streamed_request(self, policy, input, config, stop, kwargs)
+        if self._frozen is None or policy.takes(request):
+            async for chunk in super().astream(input, config, stop=stop, **kwargs):
+                yield chunk
+            return
+        model, options = _frozen_call(self._frozen, kwargs)
+        stream = own_stream_async(policy, request, model.astream(input, config, stop=stop, **options))
+        async for chunk in stream:
+            yield chunk
 
     def bind_tools(
         self,
@@ -111,31 +172,83 @@ class PolicyChatModel(BaseChatModel):
         return port
 
 
-def chat_request(
+def _frozen_call(
+    frozen: BaseChatModel, kwargs: Mapping[str, Any]
+) -> tuple[Runnable[Any, Any], dict[str, Any]]:
+    """The frozen model with the tools of a call, in its own provider's form, and the call's other options."""
+    options = {name: value for name, value in kwargs.items() if name not in ("tools", "tool_choice")}
+    if not kwargs.get("tools"):
+        return frozen, options
+    return frozen.bind_tools(kwargs["tools"], tool_choice=kwargs.get("tool_choice")), options
+
+
+def _as_result(reply: AIMessage) -> ChatResult:
+    return ChatResult(generations=[ChatGeneration(message=reply)])
+
+
+def request_for(
+    policy: PolicyPort,
     messages: Sequence[BaseMessage],
     stop: Sequence[str] | None,
-    run_manager: _RunManager,
+    metadata: Mapping[str, Any],
     kwargs: Mapping[str, Any],
 ) -> ChatRequest:
-    """The canonical request of a LangChain call; call parameters that only a provider knows are dropped."""
+    """The canonical request of a LangChain call.
+
+    Raises InvalidValue for what a policy cannot read (an image, say) if the policy is to read it.
+    """
+    try:
+        return _chat_request(messages, stop, metadata, kwargs)
+    except InvalidValue:
+        request = _chat_request(messages, stop, metadata, kwargs, lenient=True)
+        if policy.takes(request):
+            raise
+        return request
+
+
+def streamed_request(
+    model: BaseChatModel,
+    policy: PolicyPort,
+    model_input: LanguageModelInput,
+    config: RunnableConfig | None,
+    stop: Sequence[str] | None,
+    kwargs: Mapping[str, Any],
+) -> ChatRequest:
+    """The request of a `stream`, before LangChain has begun to run it."""
+    metadata = ensure_config(config).get("metadata") or {}
+    return request_for(policy, model._convert_input(model_input).to_messages(), stop, metadata, kwargs)
+
+
+def _chat_request(
+    messages: Sequence[BaseMessage],
+    stop: Sequence[str] | None,
+    metadata: Mapping[str, Any],
+    kwargs: Mapping[str, Any],
+    *,
+    lenient: bool = False,
+) -> ChatRequest:
+    """Call parameters that only a provider knows are dropped."""
     return ChatRequest(
-        messages=messages_from_langchain(messages),
-        tools=tools_from_langchain(kwargs.get("tools") or ()),
+        messages=messages_from_langchain(messages, lenient=lenient),
+        tools=tools_from_langchain(kwargs.get("tools") or (), lenient=lenient),
         tool_choice=_tool_choice(kwargs.get("tool_choice")),
         response_format=_response_format(kwargs.get("response_format")),
         temperature=kwargs.get("temperature"),
         max_tokens=kwargs.get("max_tokens") or kwargs.get("max_completion_tokens"),
         stop=tuple(stop or ()),
-        role=_role(run_manager),
+        role=_role(metadata),
     )
 
 
-def _role(run_manager: _RunManager) -> str:
+def metadata_of(run_manager: _RunManager) -> Mapping[str, Any]:
+    return run_manager.metadata if run_manager is not None else {}
+
+
+def _role(metadata: Mapping[str, Any]) -> str:
     """Who calls: the agent's name, else the graph's node, else the role of the surrounding code.
 
     `create_agent` calls the LLM in a node named "model"; where the agent has no name that says nothing.
     """
-    metadata = run_manager.metadata if run_manager is not None else {}
     node = metadata.get("langgraph_node")
     return metadata.get("lc_agent_name") or (node if node != "model" else None) or current_role()
 
