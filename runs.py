@@ -14,6 +14,7 @@ from raybolt.env.limits import RunLimits
 from raybolt.env.task import Task, load_tasks
 from raybolt.objects import load_object
 from raybolt.rl.results import EvalResult, FitResult, Progress
+from raybolt.rl.run_folder import RunFolder
 from raybolt.rl.trainer import Trainer
 from raybolt.settings import RunSettings
 from raybolt.store.errors import InvalidValue
@@ -44,9 +45,8 @@ def evaluate_run(settings: RunSettings, *, temperature: float, rollouts_per_task
     if settings.resume:
         if settings.out is None:
             raise InvalidValue("resume asks for the model that a run left in its folder: give --out as well.")
-        settings = dataclasses.replace(
-            settings, algorithm=dataclasses.replace(settings.algorithm, model=str(settings.out / "model"))
-        )
+        trained = RunFolder(settings.out).trained(settings.algorithm)
+        settings = dataclasses.replace(settings, algorithm=trained)
     agent, train, val = _load(settings)
     with _evaluation_folder(settings.out) as folder, _trainer(settings, agent, folder, None) as trainer:
         return trainer.evaluate(val or train, temperature=temperature, rollouts_per_task=rollouts_per_task)
@@ -77,7 +77,7 @@ def _demonstrate(settings: RunSettings, agent: WrappedAgent, tasks: list[Task]) 
     assert settings.teacher is not None
     assert settings.out is not None
     teacher = load_object(settings.teacher, option="teacher")
-    record_demonstrations(agent, tasks, teacher, folder=settings.out, model=settings.model)
+    record_demonstrations(agent, tasks, teacher, folder=settings.out, recipe=settings.algorithm)
 
 
 @contextmanager

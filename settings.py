@@ -17,6 +17,7 @@ from typing import Any
 
 import yaml
 
+from raybolt.rl.policies import PolicySpec
 from raybolt.rl.recipes import SFT, LightningRL, Recipe
 from raybolt.store.errors import InvalidValue
 
@@ -111,14 +112,31 @@ def build_recipe(table: dict[str, Any], *, model: str | None, where: str = "algo
     check_keys(
         values, {f.name for f in dataclasses.fields(cls)} - {"model"}, where=f"algorithm {kind} in {where}"
     )
-    warmup = values.pop("warmup", None)
+    warmup, policies = values.pop("warmup", None), values.pop("policies", None)
     values = coerce_fields(cls, values, where=where)
+    if policies is not None:
+        values["policies"] = _build_policies(_table(policies, "policies", where), where)
     if warmup is not None:
         recipe = build_recipe(
             {**_table(warmup, "warmup", where), "kind": SFT.kind}, model=model, where=f"warmup of {where}"
         )
         values["warmup"] = recipe
     return cls(**values) if model is None else cls(model=model, **values)
+
+
+def _build_policies(tables: dict[str, Any], where: str) -> dict[str, PolicySpec]:
+    """What `policies:` describes: under each policy's id the fields of a `PolicySpec`."""
+    known = {f.name for f in dataclasses.fields(PolicySpec)}
+    policies = {}
+    for policy_id, table in tables.items():
+        place = f"policy {policy_id} in {where}"
+        values = _table(table, f"policy {policy_id}", where)
+        check_keys(values, known, where=place)
+        if "roles" not in values:
+            raise InvalidValue(f"roles is missing for {place}: give those it answers, such as [writer*].")
+        roles = values.pop("roles")
+        policies[policy_id] = PolicySpec(roles=roles, **coerce_fields(PolicySpec, values, where=place))
+    return policies
 
 
 def check_keys(given: dict[str, Any], known: typing.Collection[str], *, where: str) -> None:

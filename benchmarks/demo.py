@@ -103,7 +103,7 @@ def run_demo(
     def run(recipe: LightningRL, folder: Path, name: str) -> FitResult:
         on_stage(f"{name}: demonstrations")
         demonstrated = tasks.train[: size.num_demonstrations]
-        record_demonstrations(agent, demonstrated, teacher, folder=folder, model=recipe.model)
+        record_demonstrations(agent, demonstrated, teacher, folder=folder, recipe=recipe)
         on_stage(name)
         with Trainer(
             agent,

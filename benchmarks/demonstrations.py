@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from raybolt.adapters.wrap import WrappedAgent
-from raybolt.env.codec import codec_for
 from raybolt.env.demonstrate import Demonstrations, Teacher, demonstrate
 from raybolt.env.task import Task
+from raybolt.rl.policies import Policies
+from raybolt.rl.recipes import Recipe
 from raybolt.store.errors import InvalidValue
 from raybolt.store.local import LocalStore
 
@@ -18,16 +19,17 @@ _log = logging.getLogger(__name__)
 
 
 def record_demonstrations(
-    agent: WrappedAgent, tasks: Sequence[Task], teacher: Teacher, *, folder: Path, model: str
+    agent: WrappedAgent, tasks: Sequence[Task], teacher: Teacher, *, folder: Path, recipe: Recipe
 ) -> Demonstrations:
-    """Run `agent` on each task with `teacher` as its LLM, into the store in `folder`, as tokens of `model`.
+    """Run `agent` on each task with `teacher` as its LLM, into the store in `folder`.
 
-    Runs that fail are logged and left to the store. Raises `InvalidValue` if all of them fail.
+    Each call becomes tokens of the model that `recipe` has for its role. Runs that fail are logged and left
+    to the store. Raises `InvalidValue` if all of them fail.
     """
 
     async def record() -> Demonstrations:
         async with LocalStore(folder) as store:
-            return await demonstrate(agent, tasks, teacher, store, codec=codec_for(model))
+            return await demonstrate(agent, tasks, teacher, store, codec=Policies.of(recipe).codec_of)
 
     recorded = asyncio.run(record())
     if recorded.errors:

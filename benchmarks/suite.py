@@ -84,7 +84,7 @@ def run_suite(
     agent = wrap(build_agent, reward=score, name="sql")
     if isinstance(recipe, SFT):
         on_stage("Demonstrations")
-        record_demonstrations(agent, train, teacher, folder=out, model=model)
+        record_demonstrations(agent, train, teacher, folder=out, recipe=recipe)
     algorithm = recipe or LightningRL(model=model)
     fit: FitResult | None = None
     with Trainer(agent, algorithm=algorithm, store=out, seed=seed, on_progress=on_progress) as trainer:

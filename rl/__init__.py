@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from raybolt.rl.algorithm import LightningRLAlgorithm
     from raybolt.rl.config import LightningRLConfig
     from raybolt.rl.errors import ContextOverflow, EngineError, TrainingError, UnsupportedModel
+    from raybolt.rl.policies import PolicySpec
     from raybolt.rl.recipes import SFT, LightningRL
     from raybolt.rl.results import EvalResult, FitResult, Progress
     from raybolt.rl.trainer import Trainer
@@ -23,6 +24,7 @@ __all__ = [
     "LightningRL",
     "LightningRLAlgorithm",
     "LightningRLConfig",
+    "PolicySpec",
     "Progress",
     "Trainer",
     "TrainingError",
@@ -33,6 +35,7 @@ _HOMES = {
     "algorithm": ("LightningRLAlgorithm",),
     "config": ("LightningRLConfig",),
     "errors": ("ContextOverflow", "EngineError", "TrainingError", "UnsupportedModel"),
+    "policies": ("PolicySpec",),
     "recipes": ("SFT", "LightningRL"),
     "results": ("EvalResult", "FitResult", "Progress"),
     "trainer": ("Trainer",),

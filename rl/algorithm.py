@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import ray
 from ray.rllib.algorithms.algorithm import Algorithm
-from ray.rllib.core import COMPONENT_LEARNER, COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core import ALL_MODULES, COMPONENT_LEARNER, COMPONENT_RL_MODULE
 from ray.rllib.utils.annotations import override
 from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV_STEPS_SAMPLED_LIFETIME
 
@@ -224,9 +224,9 @@ class LightningRLAlgorithm(Algorithm):
         if RAYBOLT in state:
             self.num_done = state[RAYBOLT]["num_done"]
 
-    def model_state(self) -> dict[str, np.ndarray]:
-        """The learner's weights, by parameter name."""
-        (state,) = self.learner_group.get_weights().values()
+    def model_state(self, policy_id: str) -> dict[str, np.ndarray]:
+        """The learner's weights of a policy, by parameter name."""
+        state: dict[str, np.ndarray] = self.learner_group.get_weights([policy_id])[policy_id]
         return state
 
     def _log(self, name: str, value: float) -> None:
@@ -280,9 +280,10 @@ def own_metrics(result: Mapping[str, Any]) -> dict[str, float]:
     return _numbers(result[RAYBOLT])
 
 
-def learner_metrics(result: Mapping[str, Any]) -> dict[str, float]:
-    """The policy's scalar numbers from the learner; empty for an iteration that did not learn."""
-    return _numbers(result.get(LEARNER_RESULTS, {}).get(DEFAULT_MODULE_ID, {}))
+def learner_metrics(result: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Each policy's scalar numbers from the learner; empty for an iteration that did not learn."""
+    modules = {name: of for name, of in result.get(LEARNER_RESULTS, {}).items() if isinstance(of, Mapping)}
+    return {name: _numbers(of) for name, of in modules.items() if name != ALL_MODULES}
 
 
 def _numbers(metrics: Mapping[str, Any]) -> dict[str, float]:

@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ray.rllib.algorithms.algorithm_config import AlgorithmConfig, NotProvided
+from ray.rllib.core.rl_module.multi_rl_module import MultiRLModuleSpec
 from ray.rllib.core.rl_module.rl_module import RLModuleSpec
 
 from raybolt.env.codec import codec_for
 from raybolt.env.models import resolve_model
+from raybolt.env.roles import role_of
 from raybolt.env.spaces import Tokens
+from raybolt.rl.policies import Policies
 from raybolt.rl.recipes import SFT, LightningRL, Recipe
 from raybolt.store.errors import InvalidValue
 
@@ -110,6 +114,11 @@ class LightningRLConfig(AlgorithmConfig):
         return self.recipe if isinstance(self.recipe, SFT) else self.recipe.warmup
 
     @property
+    def policies_of_recipe(self) -> Policies:
+        """The recipe's policies; the ids are those of RLlib's modules."""
+        return Policies.of(self.recipe)
+
+    @property
     def reinforcement(self) -> LightningRL | None:
         """The reinforcement-learning phase, if the recipe has one."""
         return self.recipe if isinstance(self.recipe, LightningRL) else None
@@ -120,14 +129,7 @@ class LightningRLConfig(AlgorithmConfig):
         return LightningRLLearner
 
     def get_default_rl_module_spec(self) -> RLModuleSpec:
-        from raybolt.rl.module import LLMModule
-
-        return RLModuleSpec(
-            module_class=LLMModule,
-            observation_space=self.observation_space,
-            action_space=self.action_space,
-            model_config={"model": resolve_model(self.recipe.model).path},
-        )
+        return _module_spec(self.recipe.model)
 
     def _apply_layout(self, layout: RunnerLayout) -> None:
         self.env_runners(num_env_runners=layout.num_runners, num_cpus_per_env_runner=layout.cpus_per_runner)
@@ -136,9 +138,15 @@ class LightningRLConfig(AlgorithmConfig):
     def _apply_recipe(self, recipe: Recipe) -> None:
         # Only the first learning rate: each update carries its own in its plan.
         self.training(lr=float(recipe.lr))
-        codec = codec_for(recipe.model)
-        tokens = Tokens(codec.vocab_size, codec.max_context)
+        policies = self.policies_of_recipe
+        # RLlib asks for spaces of the environment, too; nothing reads them where modules have their own.
+        tokens = _tokens(next(iter(policies.models.values())))
         self.environment(observation_space=tokens, action_space=tokens)
+        self.multi_agent(policy_mapping_fn=partial(_policy_of_agent, policies))
+        if not policies.shared:
+            specs = {policy_id: _module_spec(model) for policy_id, model in policies.models.items()}
+            self.multi_agent(policies=list(specs))
+            self.rl_module(rl_module_spec=MultiRLModuleSpec(rl_module_specs=specs))
 
     def _set_rllib_defaults(self) -> None:
         from raybolt.rl.connectors import learner_connectors
@@ -167,6 +175,28 @@ class LightningRLConfig(AlgorithmConfig):
             delay_between_env_runner_restarts_s=0.0,
         )
         self.reporting(min_time_s_per_iteration=0, min_train_timesteps_per_iteration=0)
+
+
+def _tokens(model: str) -> Tokens:
+    codec = codec_for(model)
+    return Tokens(codec.vocab_size, codec.max_context)
+
+
+def _module_spec(model: str) -> RLModuleSpec:
+    from raybolt.rl.module import LLMModule
+
+    tokens = _tokens(model)
+    return RLModuleSpec(
+        module_class=LLMModule,
+        observation_space=tokens,
+        action_space=tokens,
+        model_config={"model": resolve_model(model).path},
+    )
+
+
+def _policy_of_agent(policies: Policies, agent_id: str, episode: Any = None, **kwargs: Any) -> str:
+    """RLlib's `policy_mapping_fn`."""
+    return policies.of_role(role_of(agent_id))
 
 
 def build_config(

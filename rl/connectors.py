@@ -6,20 +6,22 @@ step ends.
 
     episodes        list[pyarrow.Table]: the groups, from the store
     "plan"          UpdatePlan: what the learner was asked to do
+    "policy_of"     Callable[[str], str]: the id of the policy that answers a role
     "groups"        list[list[Trajectory]]: the succeeded rollouts of each group
-    "loss_calls"    list[list[LossCall]]: every response to learn from, by group
-    "steps"         list[list[MicroBatch]]: the micro-batches of each optimizer step
+    "loss_calls"    dict[str, list[list[LossCall]]]: every response each policy is to learn from, by group
+    "steps"         list[dict[str, list[MicroBatch]]]: of each optimizer step each policy's micro-batches
+
+Credit looks at whole trajectories; only then are their calls divided among the policies that made them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
 from ray.rllib.connectors.connector_v2 import ConnectorV2
-from ray.rllib.core import DEFAULT_MODULE_ID
 
 from raybolt.env.trajectory import Call, Trajectory, trajectory_from_spans
 from raybolt.rl.batching import MicroBatch, pack
@@ -28,6 +30,9 @@ from raybolt.rl.merge import LossCall, num_tokens_unmerged
 from raybolt.rl.plan import UpdatePlan
 from raybolt.rl.training_data import balanced_parts
 from raybolt.store.blocks import decode_group
+
+PolicyOf: TypeAlias = Callable[[str], str]
+"""The id of the policy that answers a role."""
 
 
 def learner_connectors(observation_space: Any, action_space: Any) -> list[ConnectorV2]:
@@ -48,42 +53,48 @@ class SpansToTrajectories(ConnectorV2):
 class AssignCredit(ConnectorV2):
     """Gives every token an advantage, by the plan's estimator; demonstrations need none.
 
-    A group whose advantages are all zero (every rollout scored the same) teaches nothing and is dropped.
+    A group in which all advantages of a policy's calls are zero (every rollout scored the same) teaches that
+    policy nothing and is dropped.
     """
 
     def __call__(
         self, *, rl_module: Any, batch: dict, shared_data: dict, metrics: Any = None, **kwargs: Any
     ) -> dict:
         plan: UpdatePlan = shared_data["plan"]
+        policy_of: PolicyOf = shared_data["policy_of"]
         groups: list[list[Trajectory]] = shared_data["groups"]
         if plan.loss == "nll":
-            loss_calls = [demonstrated_calls(group) for group in groups]
+            of_groups = [demonstrated_calls(group, policy_of) for group in groups]
         else:
-            loss_calls = [credited_calls(group, plan.credit) for group in groups]
-        shared_data["loss_calls"] = [calls for calls in loss_calls if calls]
+            of_groups = [credited_calls(group, plan.credit, policy_of) for group in groups]
+        shared_data["loss_calls"] = {
+            policy_id: [calls[policy_id] for calls in of_groups if policy_id in calls]
+            for policy_id in rl_module.keys()  # noqa: SIM118 (a MultiRLModule is no mapping)
+        }
         if metrics is not None:
-            silent = sum(not calls for calls in loss_calls)
-            metrics.log_value((DEFAULT_MODULE_ID, "groups_without_signal"), silent, window=1)
+            for policy_id, loss_calls in shared_data["loss_calls"].items():
+                silent = len(groups) - len(loss_calls)
+                metrics.log_value((policy_id, "groups_without_signal"), silent, window=1)
         return batch
 
 
 class PackTokens(ConnectorV2):
-    """Spreads the groups over the plan's optimizer steps and packs each step's tokens."""
+    """Spreads each policy's groups over the plan's optimizer steps and packs each step's tokens."""
 
     def __call__(
         self, *, rl_module: Any, batch: dict, shared_data: dict, metrics: Any = None, **kwargs: Any
     ) -> dict:
-        loss_calls: list[list[LossCall]] = shared_data["loss_calls"]
-        shared_data["steps"] = pack_steps(loss_calls, shared_data["plan"])
+        plan: UpdatePlan = shared_data["plan"]
+        loss_calls: dict[str, list[list[LossCall]]] = shared_data["loss_calls"]
+        packed = {policy_id: pack_steps(calls, plan) for policy_id, calls in loss_calls.items()}
+        shared_data["steps"] = [
+            {policy_id: steps[index] for policy_id, steps in packed.items()}
+            for index in range(plan.num_steps)
+        ]
         if metrics is not None:
-            micro_batches = [mb for step in shared_data["steps"] for mb in step]
-            numbers = {
-                "tokens_trained": sum(mb.num_entries for mb in micro_batches),
-                "tokens_forwarded": sum(mb.num_tokens for mb in micro_batches),
-                "tokens_unmerged": sum(num_tokens_unmerged(calls) for calls in loss_calls),
-            }
-            for name, value in numbers.items():
-                metrics.log_value((DEFAULT_MODULE_ID, name), value, reduce="sum")
+            for policy_id, steps in packed.items():
+                for name, value in _sizes(loss_calls[policy_id], steps).items():
+                    metrics.log_value((policy_id, name), value, reduce="sum")
         return batch
 
 
@@ -102,27 +113,36 @@ def succeeded_trajectories(table: pa.Table) -> list[Trajectory]:
     ]
 
 
-def demonstrated_calls(group: Sequence[Trajectory]) -> list[LossCall]:
-    """The responses to imitate."""
-    return [
-        LossCall.demonstration(call.prompt_ids, call.response_ids)
-        for trajectory in group
-        for call in trajectory.calls
-        if call.has_tokens
-    ]
+def demonstrated_calls(group: Sequence[Trajectory], policy_of: PolicyOf) -> dict[str, list[LossCall]]:
+    """The responses to imitate, by policy."""
+    calls = (call for trajectory in group for call in trajectory.calls)
+    return _by_policy(
+        (_policy_id(call, policy_of), LossCall.demonstration(call.prompt_ids, call.response_ids))
+        for call in calls
+        if call.has_tokens and call.trainable
+    )
 
 
-def credited_calls(group: Sequence[Trajectory], credit: str) -> list[LossCall]:
-    """The sampled responses with their advantages; none if all advantages are zero."""
+def credited_calls(
+    group: Sequence[Trajectory], credit: str, policy_of: PolicyOf
+) -> dict[str, list[LossCall]]:
+    """The sampled responses with their advantages, by policy; not those of one whose advantages are all zero.
+
+    What was not sampled by one of our policies, or not to be learned from, is part of the environment: it
+    stays out, but the reward that it led to counts.
+    """
     advantages = get_estimator(credit)(group)
-    calls = [
-        _credited_call(call, of_call)
+    calls = _by_policy(
+        (_policy_id(call, policy_of), _credited_call(call, of_call))
         for trajectory, of_trajectory in zip(group, advantages, strict=True)
         for call, of_call in zip(trajectory.calls, of_trajectory, strict=True)
-        # An external LLM's answers are part of the environment: there is nothing of ours to update.
-        if call.has_tokens and call.logprobs is not None
-    ]
-    return calls if any(call.advantages.any() for call in calls) else []
+        if call.has_tokens and call.logprobs is not None and call.trainable
+    )
+    return {
+        policy_id: of_policy
+        for policy_id, of_policy in calls.items()
+        if any(call.advantages.any() for call in of_policy)
+    }
 
 
 def pack_steps(loss_calls: Sequence[Sequence[LossCall]], plan: UpdatePlan) -> list[list[MicroBatch]]:
@@ -137,6 +157,27 @@ def pack_steps(loss_calls: Sequence[Sequence[LossCall]], plan: UpdatePlan) -> li
         pack([shuffled[index] for index in part], token_budget=plan.token_budget)
         for part in balanced_parts(sizes, plan.num_steps)
     ]
+
+
+def _policy_id(call: Call, policy_of: PolicyOf) -> str:
+    # Demonstrations do not name one: which policy is to imitate them is the recipe's to say.
+    return call.policy or policy_of(call.role)
+
+
+def _by_policy(calls: Iterable[tuple[str, LossCall]]) -> dict[str, list[LossCall]]:
+    divided: dict[str, list[LossCall]] = {}
+    for policy_id, call in calls:
+        divided.setdefault(policy_id, []).append(call)
+    return divided
+
+
+def _sizes(loss_calls: Sequence[Sequence[LossCall]], steps: Sequence[Sequence[MicroBatch]]) -> dict[str, int]:
+    micro_batches = [micro_batch for step in steps for micro_batch in step]
+    return {
+        "tokens_trained": sum(micro_batch.num_entries for micro_batch in micro_batches),
+        "tokens_forwarded": sum(micro_batch.num_tokens for micro_batch in micro_batches),
+        "tokens_unmerged": sum(num_tokens_unmerged(calls) for calls in loss_calls),
+    }
 
 
 def _credited_call(call: Call, advantages: np.ndarray) -> LossCall:

@@ -11,7 +11,7 @@ from typing import Any
 import gymnasium as gym
 import ray
 import torch
-from ray.rllib.core import COMPONENT_RL_MODULE, DEFAULT_MODULE_ID
+from ray.rllib.core import COMPONENT_RL_MODULE
 from ray.rllib.env import INPUT_ENV_SINGLE_SPACES, INPUT_ENV_SPACES
 from ray.rllib.env.env_runner import EnvRunner
 from ray.rllib.utils.annotations import override
@@ -24,16 +24,17 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
-from raybolt.env.codec import codec_for
+from raybolt.env.agent_env import AgentEnv
+from raybolt.env.codec import ChatCodec, codec_for
 from raybolt.rl.engines.transformers import TransformersEngine
-from raybolt.rl.rollouts import RolloutCrew
+from raybolt.rl.rollouts import RolloutCrew, Speaker
 
 
 class AgentEnvRunner(EnvRunner, Checkpointable):
     """Runs the rollouts that the store has queued, with the weights it was last given.
 
-    `sample` returns nothing: what happened is in the store. The engine generates with the RLModule's own
-    model, so new weights are in use as soon as `set_state` has copied them.
+    `sample` returns nothing: what happened is in the store. Every policy has an engine, which generates with
+    the RLModule's own model, so new weights are in use as soon as `set_state` has copied them.
     """
 
     def __init__(self, *, config: Any, **kwargs: Any) -> None:
@@ -49,22 +50,43 @@ class AgentEnvRunner(EnvRunner, Checkpointable):
     def make_module(self) -> None:
         spec = self.config.get_multi_rl_module_spec(spaces=self.get_spaces(), inference_only=True)
         self.module = spec.build()
-        self.module[DEFAULT_MODULE_ID].eval()
+        for policy_id in self.module.keys():  # noqa: SIM118 (a MultiRLModule is no mapping)
+            self.module[policy_id].eval()
 
     def _make_crew(self) -> RolloutCrew:
-        codec = codec_for(self.config.recipe.model)
-        self._engine = TransformersEngine(
-            self.module[DEFAULT_MODULE_ID].llm, max_batch=self.config.layout.concurrency
-        )
-        agent = self.config.agent
+        config, policies = self.config, self.config.policies_of_recipe
+        self._codecs = {policy_id: codec_for(model) for policy_id, model in policies.models.items()}
+        self._speakers = {
+            policy_id: Speaker(
+                engine=TransformersEngine(self.module[policy_id].llm, max_batch=config.layout.concurrency),
+                stop_ids=codec.stop_ids,
+                policy=None if policies.shared else policy_id,
+            )
+            for policy_id, codec in self._codecs.items()
+        }
         return RolloutCrew(
-            make_env=lambda: agent.env(self.config.recipe.model),
-            store=self.config.store,
-            engine=self._engine,
-            stop_ids=codec.stop_ids,
-            concurrency=self.config.layout.concurrency,
+            make_env=self._make_env,
+            store=config.store,
+            speaker_of=self._speaker_of,
+            concurrency=config.layout.concurrency,
             worker_id=f"runner-{self.worker_index}",
         )
+
+    def _make_env(self) -> AgentEnv:
+        agent = self.config.agent
+        return AgentEnv(
+            agent.program(),
+            codec=self._codec_of,
+            reward=agent.reward,
+            limits=agent.limits,
+            trainable=agent.trainable,
+        )
+
+    def _speaker_of(self, role: str) -> Speaker:
+        return self._speakers[self.config.policy_mapping_fn(role, None)]
+
+    def _codec_of(self, role: str) -> ChatCodec:
+        return self._codecs[self.config.policy_mapping_fn(role, None)]
 
     @override(EnvRunner)
     def sample(self, **kwargs: Any) -> None:
@@ -84,8 +106,9 @@ class AgentEnvRunner(EnvRunner, Checkpointable):
 
     @override(EnvRunner)
     def get_spaces(self) -> dict[str, tuple[gym.Space, gym.Space]]:
+        # Those of the modules are in their specs.
         spaces = (self.config.observation_space, self.config.action_space)
-        return dict.fromkeys((INPUT_ENV_SPACES, INPUT_ENV_SINGLE_SPACES, DEFAULT_MODULE_ID), spaces)
+        return dict.fromkeys((INPUT_ENV_SPACES, INPUT_ENV_SINGLE_SPACES), spaces)
 
     @override(EnvRunner)
     def assert_healthy(self) -> None:
@@ -123,7 +146,8 @@ class AgentEnvRunner(EnvRunner, Checkpointable):
             module_state = ray.get(module_state)
         self.module.set_state(module_state)
         self._weights_seq_no = version
-        self._engine.set_weights_version(version)
+        for speaker in self._speakers.values():
+            speaker.engine.set_weights_version(version)
 
     @override(Checkpointable)
     def get_ctor_args_and_kwargs(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -135,7 +159,8 @@ class AgentEnvRunner(EnvRunner, Checkpointable):
 
     @override(EnvRunner)
     def stop(self) -> None:
-        self._engine.close()
+        for speaker in self._speakers.values():
+            speaker.engine.close()
         self._loop.close()
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from ray.rllib.core import DEFAULT_MODULE_ID
 from ray.rllib.core.learner.torch.torch_learner import TorchLearner
 from ray.rllib.core.rl_module.torch.torch_rl_module import TorchDDPRLModule
 from ray.rllib.policy.sample_batch import MultiAgentBatch, SampleBatch
@@ -26,6 +25,7 @@ class StepPosition:
     """Where in its optimizer step a micro-batch stands.
 
     Attributes:
+        policy_id: whose step it is; every policy has an optimizer of its own.
         first: it starts from zero gradients.
         last: the optimizer steps after it.
         learns: any learner has tokens in this step; without, the optimizer must not move (Adam would, by
@@ -33,6 +33,7 @@ class StepPosition:
         weight_scale: turns a sum over this learner's tokens into a share of the mean over all learners'.
     """
 
+    policy_id: str
     first: bool
     last: bool
     learns: bool
@@ -40,7 +41,9 @@ class StepPosition:
 
 
 class LightningRLLearner(TorchLearner):
-    """Updates a language model from whole groups, as the `UpdatePlan` of each update says.
+    """Updates language models from whole groups, as the `UpdatePlan` of each update says.
+
+    Policies take their steps one after the other, each from its own calls alone.
 
     With several learners every rank holds other groups. Three things keep them together: the number of
     steps comes from the plan, the number of micro-batches of a step is the largest of any rank's (the
@@ -69,7 +72,7 @@ class LightningRLLearner(TorchLearner):
         """The micro-batches of all steps of all epochs; keeps `_plan` and `_position` for `_update`."""
         self._plan = plan
         self._prepare_optimizers(plan)
-        shared_data: dict[str, Any] = {"plan": plan}
+        shared_data: dict[str, Any] = {"plan": plan, "policy_of": self._policy_of}
         self._learner_connector(
             rl_module=self.module,
             batch={},
@@ -79,15 +82,21 @@ class LightningRLLearner(TorchLearner):
         )
         for _ in range(plan.num_epochs):
             for step in shared_data["steps"]:
-                yield from self._micro_batches(step)
+                for policy_id, micro_batches in step.items():
+                    yield from self._micro_batches(policy_id, micro_batches)
 
-    def _micro_batches(self, step: list[MicroBatch]) -> Iterator[MultiAgentBatch]:
+    def _policy_of(self, role: str) -> str:
+        policy_id: str = self.config.policy_mapping_fn(role, None)
+        return policy_id
+
+    def _micro_batches(self, policy_id: str, step: list[MicroBatch]) -> Iterator[MultiAgentBatch]:
         num_tokens, num_micro_batches = self._across_learners(sum(mb.num_entries for mb in step), len(step))
         # RLlib expects at least one batch of an update, also of one in which no learner found anything.
         fillers = [empty_micro_batch()] * (max(1, num_micro_batches) - len(step))
         micro_batches = step + fillers
         for index, micro_batch in enumerate(micro_batches):
             self._position = StepPosition(
+                policy_id=policy_id,
                 first=index == 0,
                 last=index == len(micro_batches) - 1,
                 learns=num_tokens > 0,
@@ -110,7 +119,8 @@ class LightningRLLearner(TorchLearner):
         columns = {name: tensor.to(self._device) for name, tensor in micro_batch.tensors().items()}
         columns["weight"] = columns["weight"] * self._position.weight_scale
         columns["temperature"] = torch.tensor([self._plan.temperature])
-        return MultiAgentBatch({DEFAULT_MODULE_ID: SampleBatch(columns)}, env_steps=micro_batch.num_entries)
+        batches = {self._position.policy_id: SampleBatch(columns)}
+        return MultiAgentBatch(batches, env_steps=micro_batch.num_entries)
 
     @override(TorchLearner)
     def _update(self, batch: Mapping[str, Any], **kwargs: Any) -> tuple[Any, Any, Any]:
@@ -124,6 +134,7 @@ class LightningRLLearner(TorchLearner):
             losses = self.compute_losses(fwd_out=forward_out, batch=batch)
             sum(losses.values()).backward()
         if position.last and position.learns:
+            # Only this policy has any: the others' were cleared when its step began, and they stay put.
             gradients = {ref: param.grad for ref, param in self._params.items() if param.grad is not None}
             self.apply_gradients(self.postprocess_gradients(gradients))
         return forward_out, losses, {}
@@ -179,4 +190,4 @@ class LightningRLLearner(TorchLearner):
                 if plan.fresh_optimizer:
                     optimizer.state.clear()
                 for group in optimizer.param_groups:
-                    group["lr"] = plan.lr
+                    group["lr"] = plan.lr_of(module_id)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
+from raybolt.rl.policies import Policies
 from raybolt.rl.recipes import SFT, LightningRL
 
 
@@ -16,6 +18,7 @@ class UpdatePlan:
         loss: "policy_gradient" (clipped, with advantages) or "nll" (demonstrations).
         credit: name of the credit estimator; read for "policy_gradient" only.
         lr: learning rate of this update.
+        policy_lrs: those of policies that have their own, by policy id.
         num_steps: optimizer steps in each epoch; the same on every learner, or they would wait for ever.
         num_epochs: passes over the data.
         token_budget: tokens in one forward pass.
@@ -38,6 +41,11 @@ class UpdatePlan:
     clip_high: float = 0.2
     temperature: float = 1.0
     fresh_optimizer: bool = False
+    policy_lrs: Mapping[str, float] = field(default_factory=dict)
+
+    def lr_of(self, policy_id: str) -> float:
+        """The learning rate of a policy."""
+        return self.policy_lrs.get(policy_id, self.lr)
 
 
 def plan_rl(recipe: LightningRL, *, seed: int, fresh_optimizer: bool) -> UpdatePlan:
@@ -46,6 +54,7 @@ def plan_rl(recipe: LightningRL, *, seed: int, fresh_optimizer: bool) -> UpdateP
         loss="policy_gradient",
         credit=recipe.credit,
         lr=recipe.lr,
+        policy_lrs=Policies.of(recipe).lrs,
         num_steps=recipe.steps_per_epoch,
         num_epochs=recipe.num_epochs,
         token_budget=recipe.token_budget,
@@ -63,6 +72,7 @@ def plan_sft(recipe: SFT, *, num_tokens: int, seed: int, fresh_optimizer: bool) 
     return UpdatePlan(
         loss="nll",
         lr=recipe.lr,
+        policy_lrs=Policies.of(recipe).lrs,
         num_steps=max(1, round(num_tokens / recipe.tokens_per_step)),
         token_budget=recipe.token_budget,
         grad_clip=recipe.grad_clip,

@@ -8,9 +8,11 @@ recipe into RLlib's vocabulary; nothing else does.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from raybolt.rl.policies import PolicySpec, check_policies
 from raybolt.store.errors import InvalidValue
 
 
@@ -22,9 +24,10 @@ class SFT:
 
     Attributes:
         model: hub id, local folder, `.gguf` file, "tiny" or "smollm2-135m".
+        policies: as in `LightningRL`.
         lr: learning rate of AdamW.
         epochs: passes over the demonstrations.
-        tokens_per_step: response tokens behind one optimizer step.
+        tokens_per_step: response tokens behind one optimizer step, those of all policies together.
         token_budget: tokens in one forward pass; what it holds back is accumulated, so it bounds memory and
             changes no number beyond rounding.
         grad_clip: bound on the global gradient norm.
@@ -33,6 +36,7 @@ class SFT:
     kind: ClassVar[str] = "sft"
 
     model: str = "tiny"
+    policies: Mapping[str, PolicySpec] | None = None
     lr: float = 1e-3
     epochs: int = 1
     tokens_per_step: int = 1024
@@ -44,6 +48,7 @@ class SFT:
         _check_positive(self, "grad_clip")
         for name in ("epochs", "tokens_per_step", "token_budget"):
             _check_count(self, name)
+        check_policies(type(self).__name__, self.policies)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +56,14 @@ class LightningRL:
     """Reinforcement learning of every call that an agent makes, by the clipped token policy gradient.
 
     One iteration runs the agent `rollouts_per_task` times on each of `tasks_per_iteration` tasks, assigns
-    credit inside each task's group, and updates the policy.
+    credit inside each task's group, and updates the policies.
 
     Attributes:
         model: hub id, local folder, `.gguf` file, "tiny" or "smollm2-135m".
-        warmup: supervised fine-tuning to run first, on the store's demonstrations; its `model` is not read.
+        policies: by id, the policies that roles are answered by; a role goes to the first that one of its
+            patterns matches, and a rollout in which a role has none fails. None: one policy, for all roles.
+        warmup: supervised fine-tuning to run first, on the store's demonstrations. It trains the policies of
+            this recipe, all at its own `lr`; its `model` is not read.
         lr: learning rate of AdamW. 0 turns learning off and leaves everything else as it is (a control run).
         iterations: how many; None means one pass over the training tasks.
         tasks_per_iteration: groups behind one update.
@@ -74,6 +82,7 @@ class LightningRL:
     kind: ClassVar[str] = "lightningrl"
 
     model: str = "tiny"
+    policies: Mapping[str, PolicySpec] | None = None
     warmup: SFT | None = None
     lr: float = 3e-4
     iterations: int | None = None
@@ -105,6 +114,11 @@ class LightningRL:
                 f"LightningRL.rollouts_per_task is {self.rollouts_per_task}: credit compares the rollouts of "
                 "a task with one another; give at least 2."
             )
+        check_policies(type(self).__name__, self.policies)
+        if self.warmup is not None and self.warmup.policies is not None:
+            raise InvalidValue(
+                "LightningRL.warmup has policies of its own; it trains those of LightningRL: give them there."
+            )
 
 
 Recipe = LightningRL | SFT
@@ -119,6 +133,9 @@ def recipe_from_dict(data: dict[str, Any]) -> Recipe:
     """The recipe that `recipe_to_dict` wrote. Raises `InvalidValue` for a `kind` it does not know."""
     fields = dict(data)
     kind = fields.pop("kind", None)
+    policies = fields.get("policies")
+    if policies is not None:
+        fields["policies"] = {policy_id: PolicySpec(**spec) for policy_id, spec in policies.items()}
     if kind == SFT.kind:
         return SFT(**fields)
     if kind == LightningRL.kind:

@@ -75,7 +75,8 @@ class Progress:
         iteration: iterations done, this one included, over both phases.
         iterations: how many there will be.
         reward_mean: mean return of this iteration's rollouts; None in supervised fine-tuning.
-        loss: last loss of the iteration.
+        loss: of the iteration; of several policies the mean over all their tokens.
+        losses: by policy, if the recipe names policies.
         seconds: spent in "rollouts", "learning" and "sync" in this iteration.
         tokens: "sampled" and "trained" in this iteration.
         rollouts_failed, groups_held_back: what did not reach the learner.
@@ -90,6 +91,7 @@ class Progress:
     tokens: Mapping[str, int]
     rollouts_failed: int = 0
     groups_held_back: int = 0
+    losses: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +103,8 @@ class FitResult:
         reward_curve: mean return of each reinforcement-learning iteration.
         seconds: "total" and what of it went into "rollouts", "learning" and "sync".
         tokens: "sampled" by the policy, "trained" on (response tokens, each as often as it was used).
-        paths: "checkpoint", "model" (Hugging Face folder), "store", "log" (TensorBoard, progress.jsonl).
+        paths: "checkpoint", "model" (Hugging Face folder; of several policies, one folder each in it),
+            "store", "log" (TensorBoard, progress.jsonl).
         evaluations: on the validation tasks: "before", "sft" (after the warm-up, if any), "rl".
     """
 

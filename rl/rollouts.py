@@ -34,14 +34,28 @@ class SamplingParams:
     max_new_tokens: int
 
 
+@dataclass(frozen=True, slots=True)
+class Speaker:
+    """A policy as rollouts need it.
+
+    Attributes:
+        engine: generates its replies; it batches what is asked for at the same time.
+        stop_ids: tokens that end a reply.
+        policy: its id in spans; None where one policy answers all roles.
+    """
+
+    engine: Engine
+    stop_ids: tuple[int, ...]
+    policy: str | None = None
+
+
 class RolloutCrew:
     """Takes rollouts from the store, runs up to `concurrency` of them at once, and ends when none is left.
 
     Args:
         make_env: a fresh environment for each run of the agent.
         store: where rollouts come from and spans go to.
-        engine: generates every call of every run; it batches what is asked for at the same time.
-        stop_ids: tokens that end a reply.
+        speaker_of: who answers the calls of a role.
         worker_id: who the store's attempts say ran them.
     """
 
@@ -50,15 +64,13 @@ class RolloutCrew:
         *,
         make_env: Callable[[], AgentEnv],
         store: LightningStore,
-        engine: Engine,
-        stop_ids: tuple[int, ...],
+        speaker_of: Callable[[str], Speaker],
         concurrency: int,
         worker_id: str,
     ) -> None:
         self._make_env = make_env
         self._store = store
-        self._engine = engine
-        self._stop_ids = stop_ids
+        self._speaker_of = speaker_of
         self._concurrency = concurrency
         self._worker_id = worker_id
         self._sampling: dict[str, SamplingParams] = {}
@@ -112,7 +124,7 @@ class RolloutCrew:
     async def _play(self, env: AgentEnv, taken: AttemptedRollout, sampling: SamplingParams) -> None:
         rollout, attempt = taken.rollout, taken.attempt
         seed = int(rollout.metadata.get("seed", 0))
-        observations, _ = await env.areset(
+        observations, infos = await env.areset(
             _task(rollout),
             rollout_id=rollout.rollout_id,
             attempt_id=attempt.attempt_id,
@@ -121,8 +133,13 @@ class RolloutCrew:
         num_calls = 0
         while observations:
             replies = [
-                self._reply(prompt_ids, sampling, seeds=(seed, attempt.sequence_id, num_calls + index))
-                for index, prompt_ids in enumerate(observations.values())
+                self._reply(
+                    self._speaker_of(infos[agent_id]["role"]),
+                    prompt_ids,
+                    sampling,
+                    seeds=(seed, attempt.sequence_id, num_calls + index),
+                )
+                for index, (agent_id, prompt_ids) in enumerate(observations.items())
             ]
             num_calls += len(replies)
             actions: dict[str, Sampled] = {}
@@ -136,25 +153,30 @@ class RolloutCrew:
                     env.fail(agent_id, answer, "engine")
                 else:
                     raise answer
-            observations, *_ = await env.astep(actions)
+            observations, *_, infos = await env.astep(actions)
         self.num_calls += num_calls
 
     async def _reply(
-        self, prompt_ids: np.ndarray, sampling: SamplingParams, seeds: tuple[int, int, int]
+        self,
+        speaker: Speaker,
+        prompt_ids: np.ndarray,
+        sampling: SamplingParams,
+        seeds: tuple[int, int, int],
     ) -> Sampled:
         request = GenerateRequest(
             prompt_ids=prompt_ids,
             max_new_tokens=sampling.max_new_tokens,
             temperature=sampling.temperature,
             seed=int(np.random.SeedSequence(seeds).generate_state(1)[0]),
-            stop_ids=self._stop_ids,
+            stop_ids=speaker.stop_ids,
         )
-        generation = await self._engine.generate(request)
+        generation = await speaker.engine.generate(request)
         return Sampled(
             response_ids=generation.response_ids,
             logprobs=generation.logprobs,
             weights_version=generation.weights_version,
             temperature=sampling.temperature,
+            policy=speaker.policy,
         )
 
     async def _sampling_params(self, resources_id: str | None) -> SamplingParams:

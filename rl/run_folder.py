@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from raybolt.rl.recipes import Recipe, recipe_to_dict
+from raybolt.rl.policies import PolicySpec
+from raybolt.rl.recipes import Recipe, recipe_from_dict, recipe_to_dict
 from raybolt.rl.results import EvalResult, Progress
 from raybolt.store.errors import InvalidValue
 
@@ -30,6 +31,29 @@ class RunFolder:
     @property
     def model(self) -> Path:
         return self.root / "model"
+
+    def model_folders(self, policy_ids: Collection[str]) -> dict[str, Path]:
+        """Where the trained model of each policy goes: into `model` itself if there is but one."""
+        if len(policy_ids) == 1:
+            return dict.fromkeys(policy_ids, self.model)
+        return {policy_id: self.model / policy_id for policy_id in policy_ids}
+
+    def trained(self, recipe: Recipe) -> Recipe:
+        """`recipe` with the policies of the run in this folder, and their trained models.
+
+        Raises:
+            InvalidValue: the folder holds no run.
+        """
+        if not self.identity.exists():
+            raise InvalidValue(f"There is no run in {self.root} whose model could be used; train one first.")
+        policies = recipe_from_dict(json.loads(self.identity.read_text())["recipe"]).policies
+        if policies is None:
+            return replace(recipe, model=str(self.model), policies=None)
+        folders = self.model_folders(policies)
+        specs = {
+            name: PolicySpec(roles=spec.roles, model=str(folders[name])) for name, spec in policies.items()
+        }
+        return replace(recipe, policies=specs)
 
     @property
     def log(self) -> Path:
@@ -72,7 +96,8 @@ class RunFolder:
         # More iterations of the same run are no different run.
         ours, theirs = _without_length(json.loads(json.dumps(wanted))), _without_length(found)
         for name, value in ours.items():
-            if theirs.get(name) != value:
+            # As text, since the order of policies says which of them answers a role.
+            if json.dumps(theirs.get(name)) != json.dumps(value):
                 raise InvalidValue(
                     f"The run in {self.root} has {name}={theirs.get(name)!r}, but this one {name}={value!r}. "
                     "Resume with the settings it was started with, or give another folder."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from raybolt.env.models import resolve_model
 from raybolt.env.task import Task, write_tasks
+from raybolt.rl.policies import SHARED, Policies
 from raybolt.rl.recipes import SFT, LightningRL, Recipe
 from raybolt.rl.results import EvalResult, FitResult, Progress
 from raybolt.rl.run_folder import RunFolder
@@ -27,7 +28,7 @@ __all__ = ["EvalResult", "FitResult", "Progress", "Trainer"]
 
 
 class Trainer:
-    """Trains the policy behind an agent.
+    """Trains the policy behind an agent, or several, one for some roles each.
 
     A context manager: leaving it stops the runners and learners, and Ray too if the trainer started it.
 
@@ -68,7 +69,8 @@ class Trainer:
         )
         self._agent = agent
         self._recipe = algorithm
-        self._model = resolve_model(algorithm.model)
+        models = Policies.of(algorithm).models.items()
+        self._sources = {policy_id: resolve_model(model) for policy_id, model in models}
         self._folder = RunFolder(Path(store).resolve())
         self._seed = seed
         self._on_progress = on_progress
@@ -201,7 +203,9 @@ class Trainer:
         algorithm.save_to_path(fresh)
         replace_folder(fresh, self._folder.checkpoint)
         if with_model:
-            save_model_folder(algorithm.model_state(), source=self._model.path, folder=self._folder.model)
+            for policy_id, folder in self._folder.model_folders(self._sources).items():
+                source = self._sources[policy_id].path
+                save_model_folder(algorithm.model_state(policy_id), source=source, folder=folder)
 
 
 class _Run:
@@ -254,8 +258,10 @@ class _TensorBoard:
 
         for name, value in own_metrics(metrics).items():
             self._writer.add_scalar(f"raybolt/{name}", value, iteration)
-        for name, value in learner_metrics(metrics).items():
-            self._writer.add_scalar(f"learner/{name}", value, iteration)
+        for policy_id, numbers in learner_metrics(metrics).items():
+            prefix = "learner" if policy_id == SHARED else f"learner/{policy_id}"
+            for name, value in numbers.items():
+                self._writer.add_scalar(f"{prefix}/{name}", value, iteration)
         self._writer.flush()
 
     def __enter__(self) -> Self:
@@ -275,18 +281,30 @@ def _progress(algorithm: LightningRLAlgorithm, metrics: Mapping[str, Any]) -> Pr
         iteration=algorithm.num_done,
         iterations=algorithm.num_iterations,
         reward_mean=None if supervised else ours["reward_mean"],
-        loss=learner.get("loss"),
+        loss=_mean_loss(learner),
+        losses={policy_id: of["loss"] for policy_id, of in learner.items() if "loss" in of}
+        if SHARED not in learner
+        else {},
         seconds={
             "total": float(metrics["time_this_iter_s"]),
             **{name: ours[f"seconds_{name}"] for name in ("rollouts", "learning", "sync")},
         },
         tokens={
             "sampled": 0 if supervised else int(ours["tokens_sampled"]),
-            "trained": int(learner.get("tokens_trained", 0)),
+            "trained": int(sum(of.get("tokens_trained", 0) for of in learner.values())),
         },
         rollouts_failed=0 if supervised else int(ours["rollouts_failed"]),
         groups_held_back=0 if supervised else int(ours["groups_held_back"]),
     )
+
+
+def _mean_loss(learner: Mapping[str, Mapping[str, float]]) -> float | None:
+    """The mean over the tokens of all policies; None if none learned."""
+    learned = [of for of in learner.values() if "loss" in of]
+    if len(learned) == 1:  # exactly, without rounding
+        return learned[0]["loss"]
+    num_tokens = sum(of["tokens_trained"] for of in learned)
+    return sum(of["loss"] * of["tokens_trained"] for of in learned) / num_tokens if num_tokens else None
 
 
 def _cancel_leftovers(store: RayStore) -> None:

@@ -33,7 +33,7 @@ from raybolt.env.models import resolve_model
 from raybolt.rl.checkpoint import load_causal_lm
 from raybolt.rl.engines.base import GenerateRequest
 from raybolt.rl.engines.transformers import TransformersEngine
-from raybolt.rl.rollouts import RolloutCrew
+from raybolt.rl.rollouts import RolloutCrew, Speaker
 from raybolt.store import EnqueueRolloutRequest, LocalStore, names
 
 REPLY_TOKENS = 32
@@ -105,11 +105,11 @@ async def run_agents(
                 for index in range(num_rollouts)
             ]
         )
+        speaker = Speaker(engine, stop_ids=())  # replies of full length, so that both sides do the same work
         crew = RolloutCrew(
             make_env=lambda: agent.env(name),
             store=store,
-            engine=engine,
-            stop_ids=(),  # replies of full length, so that both sides do the same work
+            speaker_of=lambda role: speaker,
             concurrency=concurrency,
             worker_id="perf",
         )
