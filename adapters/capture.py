@@ -30,6 +30,8 @@ _ALWAYS = {
 _IF_LOADED = {
     "langchain_core": "raybolt.adapters.langchain.capture",
     "autogen_agentchat": "raybolt.adapters.autogen.capture",
+    "crewai": "raybolt.adapters.crewai.capture",
+    "agents": "raybolt.adapters.openai_agents.capture",
     "agentscope": "raybolt.adapters.agentscope.capture",
 }
 FRAMEWORK_LIBRARIES = frozenset(_IF_LOADED)

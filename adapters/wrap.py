@@ -20,6 +20,7 @@ _ADAPTERS = {
     "langchain": "raybolt.adapters.langchain.adapter:LangChainAdapter",
     "autogen": "raybolt.adapters.autogen.adapter:AutoGenAdapter",
     "crewai": "raybolt.adapters.crewai.adapter:CrewAIAdapter",
+    "openai-agents": "raybolt.adapters.openai_agents.adapter:OpenAIAgentsAdapter",
     "agentscope": "raybolt.adapters.agentscope.adapter:AgentScopeAdapter",
     "command": "raybolt.adapters.command.adapter:CommandAdapter",
     "python": "raybolt.adapters.openai_python.adapter:PythonAdapter",

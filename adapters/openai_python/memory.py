@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextvars import ContextVar
 from typing import Any
 
 from raybolt.adapters.openai_python.responses import input_items, unknown_response
@@ -44,3 +45,7 @@ class ResponseMemory:
         if item.get("type", "item_reference") != "item_reference" or "role" in item:
             return item
         return self._items.get(item.get("id", ""), {"type": "item_reference", **item})
+
+
+run_memory: ContextVar[ResponseMemory] = ContextVar("raybolt_response_memory")
+"""The responses of the captured run that the present code belongs to."""

@@ -260,12 +260,19 @@ def completion_to_response_events(
     response = completion_to_response(
         completion, model=model, response_id=response_id, body=body, token_texts=token_texts
     )
-    for number, event in enumerate(_events(response, _envelope(model, response_id, body or {}))):
-        data = json.dumps({**event, "sequence_number": number})
-        yield f"event: {event['type']}\ndata: {data}\n\n".encode()
+    for event in response_events(response):
+        yield f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode()
 
 
-def _events(response: Mapping[str, Any], begun: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+def response_events(response: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The events by which a `response` object comes into being."""
+    for number, event in enumerate(_events(response)):
+        yield {**event, "sequence_number": number}
+
+
+def _events(response: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    unknown = dict.fromkeys(("completed_at", "incomplete_details", "usage"))
+    begun = {**response, **unknown, "output": [], "status": "in_progress"}
     yield {"type": "response.created", "response": begun}
     yield {"type": "response.in_progress", "response": begun}
     for index, item in enumerate(response["output"]):

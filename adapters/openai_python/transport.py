@@ -13,27 +13,23 @@ import importlib
 import json
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 from raybolt.adapters.capture import captured_policy, current_role
 from raybolt.adapters.openai_python.exchange import Exchange, exchange_of
-from raybolt.adapters.openai_python.memory import ResponseMemory
+from raybolt.adapters.openai_python.memory import ResponseMemory, run_memory
 from raybolt.adapters.openai_python.passing import pass_on, pass_on_async
 from raybolt.adapters.openai_python.wire import error_body
 from raybolt.adapters.patching import Replace, patched
 from raybolt.env.chat import Completion
 from raybolt.env.errors import BlockingCall
 
-_memory: ContextVar[ResponseMemory] = ContextVar("raybolt_response_memory")
-"""The responses of the run that the present code belongs to."""
-
 
 @contextmanager
 def capture(library_name: str) -> Iterator[None]:
     """For captured runs, chat requests that go through this HTTP library are answered by the policy."""
     library = importlib.import_module(library_name)
-    token = _memory.set(ResponseMemory())
+    token = run_memory.set(ResponseMemory())
     try:
         with (
             patched(library.Client, {"send": _guard_sync(library)}),
@@ -41,7 +37,7 @@ def capture(library_name: str) -> Iterator[None]:
         ):
             yield
     finally:
-        _memory.reset(token)
+        run_memory.reset(token)
 
 
 def _guard_sync(library: Any) -> Replace:
@@ -105,7 +101,7 @@ def _exchange(request: Any) -> Exchange | None:
         body = json.loads(request.content)
     except ValueError:
         return None
-    return exchange_of(body, role=current_role(), memory=_memory.get())
+    return exchange_of(body, role=current_role(), memory=run_memory.get())
 
 
 def _answer(library: Any, request: Any, exchange: Exchange, completion: Completion) -> Any:
