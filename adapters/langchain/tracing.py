@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +12,7 @@ from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.messages import ToolMessage
 from langchain_core.tracers.context import register_configure_hook
 
+from raybolt.adapters.langchain.place import Place
 from raybolt.env.context import RunContext, current_run
 from raybolt.env.recorder import OpenSpan, as_attribute
 from raybolt.store import names
@@ -22,6 +22,7 @@ register_configure_hook(_tracer, inheritable=True)  # LangChain then adds the ha
 
 _AGENT_KIND = "agent"
 _NODE_KIND = "node"
+_HANDOFF_KIND = "handoff"
 
 
 @contextmanager
@@ -53,7 +54,7 @@ class RunTracer(BaseCallbackHandler):
 
     def __init__(self, root: RunContext) -> None:
         self._root = root
-        self._open: dict[UUID, tuple[OpenSpan, RunContext]] = {}  # run id -> its span, the place around it
+        self._open: dict[UUID, tuple[OpenSpan, Place]] = {}
 
     def on_tool_start(
         self,
@@ -73,21 +74,23 @@ class RunTracer(BaseCallbackHandler):
         }
         if tool_call_id:
             attributes[names.TOOL_CALL_ID] = tool_call_id
-        self._begin(run_id, f"{names.EXECUTE_TOOL} {name}", attributes, self._place().role)
+        self._begin(run_id, f"{names.EXECUTE_TOOL} {name}", attributes, self._present().role, is_tool=True)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         message = output if isinstance(output, ToolMessage) else None
         result = {names.TOOL_RESULT: as_attribute(output if message is None else message.content)}
-        span = self._finish(run_id)
-        if span is None:
+        span, place = self._finish(run_id)
+        if span is None or place is None:
             return
+        for target in hand_off_targets(output):
+            self._hand_off(place, target)
         if message is not None and message.status == "error":
             span.end("error", str(message.content), result)
         else:
             span.end(attributes=result)
 
     def on_tool_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self._fail(run_id, error)
+        self._leave(run_id, error)
 
     def on_chain_start(
         self,
@@ -103,40 +106,71 @@ class RunTracer(BaseCallbackHandler):
         if found is None:
             return
         role, attributes = found
-        if self._place() == self._root and role == self._root.role:
+        present = self._present()
+        if present.span_id == self._root.span_id and role == present.role:
             return  # the agent that was wrapped: the run's own span is its span
+        if isinstance(present, Place) and present.is_tool and names.OPERATION in attributes:
+            self._hand_off(present, role)
         self._begin(run_id, f"{attributes[names.KIND]} {role}", attributes, role)
 
     def on_chain_end(self, outputs: Any, *, run_id: UUID, **kwargs: Any) -> None:
-        span = self._finish(run_id)
-        if span is not None:
-            span.end()
+        span, place = self._finish(run_id)
+        if span is None or place is None:
+            return
+        for target in hand_off_targets(outputs):
+            if target not in place.handed_to:
+                self._hand_off(place, target)
+        span.end()
 
     def on_chain_error(self, error: BaseException, *, run_id: UUID, **kwargs: Any) -> None:
-        self._fail(run_id, error)
+        self._leave(run_id, error)
 
-    def _place(self) -> RunContext:
+    def _present(self) -> RunContext:
         """Where the calling code stands; the run's root for threads that were started without a context."""
         return current_run.get() or self._root
 
-    def _begin(self, run_id: UUID, name: str, attributes: Mapping[str, Any], role: str) -> None:
-        around = self._place()
+    def _begin(
+        self, run_id: UUID, name: str, attributes: Mapping[str, Any], role: str, *, is_tool: bool = False
+    ) -> None:
+        around = self._present()
         values = {**attributes, names.AGENT_NAME: role}
         span = around.run.recorder.begin(name, parent_id=around.span_id, attributes=values)
-        self._open[run_id] = (span, around)
-        current_run.set(replace(around, span_id=span.span_id, role=role))
+        place = Place(around.run, span.span_id, role, around=around, is_tool=is_tool)
+        self._open[run_id] = (span, place)
+        current_run.set(place)
 
-    def _finish(self, run_id: UUID) -> OpenSpan | None:
-        """The span to end, with the place around it restored; None for what was never opened."""
-        span, around = self._open.pop(run_id, (None, None))
-        if around is not None:
-            current_run.set(around)
-        return span
+    def _finish(self, run_id: UUID) -> tuple[OpenSpan | None, Place | None]:
+        """The span to end and its place, left by now; nothing for what was never opened."""
+        span, place = self._open.pop(run_id, (None, None))
+        if place is not None:
+            place.leave()
+        return span, place
 
-    def _fail(self, run_id: UUID, error: BaseException) -> None:
-        span = self._finish(run_id)
-        if span is not None:
+    def _leave(self, run_id: UUID, error: BaseException) -> None:
+        """Ends what an exception left; LangGraph's control flow (a command to the parent graph) is none."""
+        span, _ = self._finish(run_id)
+        if span is None:
+            return
+        if any(cls.__name__ == "GraphBubbleUp" for cls in type(error).__mro__):
+            span.end()
+        else:
             span.fail(error, {names.ERROR_TYPE: type(error).__name__})
+
+    def _hand_off(self, place: Place, target: str) -> None:
+        """Records that whoever works, or worked, at `place` hands over."""
+        if isinstance(place.around, Place):
+            place.around.handed_to.add(target)
+        source = place.own_role
+        if source == target:
+            return
+        attributes = {
+            names.KIND: _HANDOFF_KIND,
+            names.AGENT_NAME: source,
+            names.HANDOFF_SOURCE: source,
+            names.HANDOFF_TARGET: target,
+        }
+        name = f"handoff {source} -> {target}"
+        place.run.recorder.record(name, parent_id=place.own_span_id, attributes=attributes)
 
 
 def _agent_or_node(name: str | None, metadata: Mapping[str, Any]) -> tuple[str, dict[str, Any]] | None:
@@ -150,3 +184,15 @@ def _agent_or_node(name: str | None, metadata: Mapping[str, Any]) -> tuple[str, 
     if name is None or made_by_create_agent or name != metadata.get("langgraph_node"):
         return None
     return name, {names.KIND: _NODE_KIND}
+
+
+def hand_off_targets(output: Any) -> Iterator[str]:
+    """The nodes that a node's or a tool's output sends the graph to, by `Command(goto=…)`."""
+    for command in output if isinstance(output, list) else [output]:
+        goto = getattr(command, "goto", None)
+        if type(command).__name__ != "Command" or not goto:  # LangGraph may not be installed
+            continue
+        for step in goto if isinstance(goto, list | tuple) else [goto]:
+            target = getattr(step, "node", step)
+            if target != "__end__":
+                yield str(target)
