@@ -1,0 +1,1 @@
+"""CrewAI: `adapter` is the entry; the other files import CrewAI itself."""
