@@ -1,0 +1,127 @@
+"""How AutoGen's agents and teams end before their time: quickly, and leaving nothing behind."""
+
+import asyncio
+import logging
+import time
+
+import pytest
+from autogen_agentchat.agents import AssistantAgent, BaseChatAgent
+from autogen_agentchat.messages import TextMessage
+from autogen_agentchat.teams import DiGraphBuilder, GraphFlow, RoundRobinGroupChat, SelectorGroupChat
+from autogen_agentchat.tools import AgentTool
+from autogen_core import CancellationToken
+
+import raybolt
+from raybolt.adapters.patching import active_patches
+
+LIMITS = raybolt.RunLimits(max_calls=3, max_seconds=0.3)
+
+
+async def sleep_long() -> str:
+    """Sleeps."""
+    await asyncio.sleep(30)
+    return "awake"
+
+
+class Sleeper(BaseChatAgent):
+    """An agent of the user's own that heeds no cancellation token."""
+
+    @property
+    def produced_message_types(self):
+        return (TextMessage,)
+
+    async def on_messages(self, messages, cancellation_token):
+        await asyncio.sleep(30)
+
+    async def on_reset(self, cancellation_token): ...
+
+
+def agent(llm):
+    return AssistantAgent("writer", llm, tools=[sleep_long], max_tool_iterations=20)
+
+
+def team(llm):
+    return RoundRobinGroupChat([agent(llm)])
+
+
+def selected(llm):
+    return SelectorGroupChat([agent(llm), AssistantAgent("critic", llm)], model_client=llm)
+
+
+def nested(llm):
+    return RoundRobinGroupChat([RoundRobinGroupChat([agent(llm)])])
+
+
+def as_tool(llm):
+    return RoundRobinGroupChat(
+        [AssistantAgent("boss", llm, tools=[AgentTool(agent(llm))], max_tool_iterations=20)]
+    )
+
+
+def side_by_side(llm):
+    members = [AssistantAgent("start", llm), agent(llm), Sleeper("sleeper", "Sleeps.")]
+    graph = DiGraphBuilder()
+    for member in members:
+        graph.add_node(member)
+    graph.add_edge(members[0], members[1]).add_edge(members[0], members[2])
+    return GraphFlow(members, graph.build())
+
+
+def of_a_function(llm):
+    async def ask(question: str) -> str:
+        return (await team(llm).run(task=question)).stop_reason
+
+    return ask
+
+
+def own_token(llm):
+    async def ask(question: str) -> str:
+        token = CancellationToken()
+        return (await nested(llm).run(task=question, cancellation_token=token)).stop_reason
+
+    return ask
+
+
+BUILDS = [agent, team, selected, nested, as_tool, side_by_side, of_a_function, own_token]
+
+
+async def leftover_tasks():
+    for _ in range(20):  # what was cancelled may take a few rounds to leave
+        await asyncio.sleep(0)
+    return asyncio.all_tasks() - {asyncio.current_task()}
+
+
+@pytest.mark.parametrize("build", BUILDS)
+async def test_a_tool_that_sleeps_does_not_outlive_its_run(agent_run, script, build, caplog):
+    def policy(request):
+        names = {tool.name for tool in request.tools}
+        if "sleep_long" in names:
+            return script.call(("sleep_long", {}))
+        return script.call(("writer", {"task": "x"})) if "writer" in names else script.say("writer")
+
+    began = time.monotonic()
+    ran = await agent_run(build, "go", policy, limits=LIMITS, framework="autogen")
+    assert ran.end.error == "the agent took more than 0.3 seconds"
+    assert time.monotonic() - began < 1.3
+    assert await leftover_tasks() == set()
+    assert active_patches() == []
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+@pytest.mark.parametrize("build", BUILDS)
+async def test_the_call_over_the_limit_ends_everything_at_once(agent_run, script, build, caplog):
+    def policy(request):
+        if any(tool.name == "writer" for tool in request.tools):
+            return script.call(("writer", {"task": "x"}))
+        return script.say("writer") if not request.tools else script.call(("unknown", {}))
+
+    limits = raybolt.RunLimits(max_calls=3, max_seconds=20)
+    began = time.monotonic()
+    ran = await agent_run(build, "go", policy, limits=limits, framework="autogen")
+    if build is not as_tool:
+        assert ran.end.error == "the agent made more than 3 LLM calls"
+    assert ran.end.origin == "limit"
+    assert time.monotonic() - began < 1.3
+    assert await leftover_tasks() == set()
+    assert active_patches() == []
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
