@@ -106,9 +106,17 @@ def _runnable_input(runnable: Any, task: Task) -> Any:
     )
 
 
+def _first_step(runnable: Any) -> Any:
+    """What a chain, or a graph with settings bound to it, hands its input to."""
+    for name in ("first", "bound", "runnable"):
+        if (inner := getattr(runnable, name, None)) is not None:
+            return _first_step(inner)
+    return runnable
+
+
 def _graph_fields(runnable: Any) -> frozenset[str] | None:
     """Names of the state that a graph's input may hold; None for runnables without declared state."""
-    schema = getattr(getattr(runnable, "builder", None), "input_schema", None)
+    schema = getattr(getattr(_first_step(runnable), "builder", None), "input_schema", None)
     if not inspect.isclass(schema):
         return None
     return frozenset(name for base in schema.__mro__ for name in getattr(base, "__annotations__", {})) or None
@@ -116,6 +124,6 @@ def _graph_fields(runnable: Any) -> frozenset[str] | None:
 
 def _config(runnable: Any) -> dict[str, Any] | None:
     """A graph with memory gets a thread of its own, so that runs do not share what they remember."""
-    if getattr(runnable, "checkpointer", None) is None:
+    if getattr(_first_step(runnable), "checkpointer", None) is None:
         return None
     return {"configurable": {"thread_id": uuid.uuid4().hex}}

@@ -11,13 +11,14 @@ from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.messages.tool import tool_call_chunk
-from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
 from langchain_core.utils.function_calling import convert_to_openai_tool
 from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from raybolt.adapters.capture import captured_policy, current_role
+from raybolt.adapters.langchain.aborts import noted, raised_again
 from raybolt.adapters.langchain.messages import (
     message_to_langchain,
     messages_from_langchain,
@@ -77,6 +78,11 @@ class PolicyChatModel(BaseChatModel):
             )
         return _result(policy.complete_sync(request), request, kwargs)
 
+    async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
+        """LangChain's, but an abort comes out as it is."""
+        with raised_again():
+            return await super().agenerate(*args, **kwargs)
+
     async def _agenerate(
         self,
         messages: list[BaseMessage],
@@ -92,8 +98,10 @@ class PolicyChatModel(BaseChatModel):
             async def ask() -> ChatResult:
                 return _as_result(await model.ainvoke(messages, _SILENT, stop=stop, **options))
 
-            return await own_result_async(policy, request, ask)
-        return _result(await policy.complete(request), request, kwargs)
+            with noted():
+                return await own_result_async(policy, request, ask)
+        with noted():
+            return _result(await policy.complete(request), request, kwargs)
 
     def _stream(
         self,

@@ -20,6 +20,7 @@ from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.outputs import ChatResult
 
 from raybolt.adapters.capture import captured_policy
+from raybolt.adapters.langchain.aborts import noted, raised_again
 from raybolt.adapters.langchain.model import PolicyChatModel, metadata_of, request_for, streamed_request
 from raybolt.adapters.langchain.own import own_result, own_result_async, own_stream, own_stream_async, tell
 from raybolt.adapters.patching import Replace, patched
@@ -116,10 +117,20 @@ async def _agenerate(
     policy = captured_policy.get()
     assert policy is not None
     request = request_for(policy, messages, stop, metadata_of(run_manager), kwargs)
-    if policy.takes(request):
-        stand_in = _stand_in(model.output_version)
-        return await stand_in._agenerate_with_cache(messages, stop, run_manager, **kwargs)
-    return await own_result_async(policy, request, lambda: original(messages, stop, run_manager, **kwargs))
+    with noted():
+        if policy.takes(request):
+            stand_in = _stand_in(model.output_version)
+            return await stand_in._agenerate_with_cache(messages, stop, run_manager, **kwargs)
+        return await own_result_async(
+            policy, request, lambda: original(messages, stop, run_manager, **kwargs)
+        )
+
+
+async def _agenerate_all(
+    model: BaseChatModel, original: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any
+) -> Any:
+    with raised_again():
+        return await original(*args, **kwargs)
 
 
 def _stream(
@@ -209,6 +220,7 @@ def _never_stream(model: BaseChatModel, original: Callable[..., bool], **kwargs:
 _HANDLERS: dict[str, _Handler] = {
     "_generate_with_cache": _generate,  # below callbacks, above caches and rate limits
     "_agenerate_with_cache": _agenerate,
+    "agenerate": _agenerate_all,
     "stream": _stream,
     "astream": _astream,
     "_should_stream": _never_stream,
