@@ -29,14 +29,14 @@ from raybolt.env.errors import RunOver
 from raybolt.env.limits import RunLimits
 from raybolt.env.policy import AgentProgram, Origin, RunEnd
 from raybolt.env.recorder import SpanRecorder
+from raybolt.env.rewards import rewards_by_agent
 from raybolt.env.roles import Codecs, codec_of, free_agent_id, role_of
 from raybolt.env.run import AgentRun, RewardFunction
 from raybolt.env.selection import Trainable
 from raybolt.env.spaces import Tokens
 from raybolt.env.stepper import Action, Prompt, RunStepper
 from raybolt.env.task import Task
-from raybolt.env.trajectory import FINAL_REWARD, Trajectory
-from raybolt.store import names
+from raybolt.env.trajectory import Trajectory
 from raybolt.store.errors import InvalidValue
 from raybolt.store.types import Span
 
@@ -274,14 +274,7 @@ class AgentEnv(MultiAgentEnv):
         assert self.recorder is not None
         new = self.recorder.spans_from(self._num_rewarded)
         self._num_rewarded += len(new)
-        rewards: dict[str, float] = {}
-        for span in new:
-            if names.REWARD not in span.attributes or not self._acted:
-                continue
-            is_final = span.attributes[names.KIND] == FINAL_REWARD
-            for agent_id in self._acted if is_final else self._acted[-1:]:
-                rewards[agent_id] = rewards.get(agent_id, 0.0) + span.attributes[names.REWARD]
-        return rewards
+        return rewards_by_agent(new, self._acted)
 
     def _flags(self, value: bool) -> dict[str, bool]:
         return {**dict.fromkeys(self._acted if value else (), True), "__all__": value}

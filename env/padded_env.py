@@ -16,7 +16,8 @@ from raybolt.env.agent_env import AgentEnv, Infos
 from raybolt.env.chat import ChatMessage, Completion
 from raybolt.env.errors import RunOver
 from raybolt.env.policy import RunEnd
-from raybolt.env.roles import codec_of, role_of
+from raybolt.env.rewards import rewards_by_agent
+from raybolt.env.roles import codec_of
 from raybolt.env.spaces import PaddedTokens
 from raybolt.env.trajectory import Trajectory
 from raybolt.store.errors import InvalidValue
@@ -32,13 +33,15 @@ PaddedStep: TypeAlias = tuple[
 class PaddedAgentEnv(MultiAgentEnv):
     """`AgentEnv` with observations and actions of one shape, and with one agent per role, known beforehand.
 
-    Calls that a role makes at the same time are shown one after another. Observations and actions are those
-    of `PaddedTokens`; an action may also be whatever `AgentEnv` takes.
+    Calls that a role makes at the same time are shown one after another, and it is rewarded once for all of
+    them. Observations and actions are those of `PaddedTokens`; an action may also be whatever `AgentEnv`
+    takes.
 
     Every agent that acts gets a reward, 0.0 if none came. At the end every agent that took part is shown the
     empty observation. A failed run ends truncated, and `infos["__common__"]` has "error" and "origin": leave
-    it out of learning, as its rewards mean nothing. A run that ends before its first call shows nothing in
-    `reset`; the next `step` then reports its end.
+    it out of learning, as its rewards mean nothing. A run that ends before its first call shows everybody the
+    empty observation; whatever is done then, the next `step` reports its end. (RLlib's runner would otherwise
+    reset for ever and never say why.)
     """
 
     def __init__(self, env: AgentEnv, possible_agents: Sequence[str], *, max_new_tokens: int = 64) -> None:
@@ -57,6 +60,8 @@ class PaddedAgentEnv(MultiAgentEnv):
         self.action_spaces = {role: self.padding[role].action_space() for role in self.agents}
         self._shown: dict[str, str] = {}  # role -> agent id of its oldest pending call
         self._took_part: list[str] = []
+        self._acted: list[str] = []  # roles, the one that acted last at the end
+        self._num_rewarded = 0  # spans already searched for rewards
         self._reported = True  # whether the end of the present run, or that there is none, is known
 
     @property
@@ -83,8 +88,13 @@ class PaddedAgentEnv(MultiAgentEnv):
             InvalidValue: there is no task; the agent made a call in a role that is none of `possible_agents`.
         """
         prompts, infos = self.env.reset(seed=seed, options=options)
-        self._shown, self._took_part, self._reported = {}, [], False
-        return self._show(prompts, infos)
+        self._took_part, self._acted, self._num_rewarded = [], [], 0
+        self._reported = False
+        observations, infos = self._show(prompts, infos)
+        if self.env.end is not None:
+            self._took_part = list(self.possible_agents)
+            observations = self._nothing_asked()
+        return observations, infos
 
     def step(self, action_dict: Mapping[str, Any]) -> PaddedStep:
         """Answers agents that are shown, and goes on to the next calls or the end.
@@ -96,30 +106,19 @@ class PaddedAgentEnv(MultiAgentEnv):
         """
         if self._reported:
             raise RunOver("there is no episode, or it has ended; call reset")
-        for role in action_dict:
-            if role not in self._shown:
-                asked = ", ".join(self._shown) or "none"
-                raise InvalidValue(f"agent {role!r} is not asked; those that are: {asked}")
-        prompts, rewards = {}, {}
+        prompts: Mapping[str, Any] = {}
         infos: Infos = {"__common__": self.env.end.to_metadata()} if self.env.end is not None else {}
         if self.env.end is None:
-            actions = {self._shown[r]: self.padding[r].reply(action) for r, action in action_dict.items()}
-            prompts, rewards, _, _, infos = self.env.step(actions)
+            prompts, _, _, _, infos = self.env.step(self._actions(action_dict))
+            self._acted = [*(role for role in self._acted if role not in action_dict), *action_dict]
         observations, infos = self._show(prompts, infos)
-        by_role = dict.fromkeys(action_dict, 0.0)
-        for agent_id, reward in rewards.items():
-            by_role[role_of(agent_id)] = by_role.get(role_of(agent_id), 0.0) + reward
         end = self.env.end
         self._reported = end is not None
         if end is not None:
-            observations = {role: self.padding[role].observation(None) for role in self._took_part}
-        return (
-            observations,
-            by_role,
-            self._flags(end is not None and not end.failed),
-            self._flags(end is not None and end.failed),
-            infos,
-        )
+            observations = self._nothing_asked()
+        failed = end is not None and end.failed
+        rewards = dict.fromkeys(action_dict, 0.0) | ({} if failed else self._new_rewards())
+        return observations, rewards, {"__all__": end is not None and not failed}, {"__all__": failed}, infos
 
     def close(self) -> None:
         """Ends a run that is going on; closing twice does nothing."""
@@ -133,6 +132,24 @@ class PaddedAgentEnv(MultiAgentEnv):
     def get_action_space(self, agent_id: str) -> gym.Space[Any]:
         """The space of a role's actions; always the same object."""
         return self.action_spaces[agent_id]
+
+    def _actions(self, action_dict: Mapping[str, Any]) -> dict[str, Any]:
+        """The actions by agent id of `env`, without padding."""
+        for role in action_dict:
+            if role not in self._shown:
+                asked = ", ".join(self._shown) or "none"
+                raise InvalidValue(f"agent {role!r} is not asked; those that are: {asked}")
+        return {self._shown[role]: self.padding[role].reply(action) for role, action in action_dict.items()}
+
+    def _new_rewards(self) -> dict[str, float]:
+        """The rewards since the last step, by role; to `env` a role may be several agents."""
+        assert self.env.recorder is not None
+        new = self.env.recorder.spans_from(self._num_rewarded)
+        self._num_rewarded += len(new)
+        return rewards_by_agent(new, self._acted)
+
+    def _nothing_asked(self) -> dict[str, PaddedObservation]:
+        return {role: self.padding[role].observation(None) for role in self._took_part}
 
     def _show(
         self, prompts: Mapping[str, Any], infos: Infos
@@ -154,9 +171,6 @@ class PaddedAgentEnv(MultiAgentEnv):
                 shown_infos[role] = infos[agent_id]
         self._took_part += [role for role in self._shown if role not in self._took_part]
         return observations, {**shown_infos, **common}
-
-    def _flags(self, value: bool) -> dict[str, bool]:
-        return {**dict.fromkeys(self._took_part, value), "__all__": value}
 
 
 def roles_in_a_dry_run(env: AgentEnv) -> list[str]:

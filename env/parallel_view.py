@@ -48,7 +48,8 @@ class ParallelView(ParallelEnv[str, PaddedObservation, Any]):
         task = (options or {}).get("task")
         observations, infos = self.env.reset(seed=seed, options={"task": task})
         self.agents = list(self.possible_agents)
-        return self._to_all(observations), self._infos(observations, infos)
+        asked = {} if self.env.end is not None else observations
+        return self._to_all(asked), self._infos(infos)
 
     def step(self, actions: Mapping[str, Any]) -> ParallelStep:
         """Answers the agents that are asked, and goes on to the next calls or the end.
@@ -69,7 +70,7 @@ class ParallelView(ParallelEnv[str, PaddedObservation, Any]):
             {agent: rewards.get(agent, 0.0) for agent in alive},
             dict.fromkeys(alive, terminateds["__all__"]),
             dict.fromkeys(alive, truncateds["__all__"]),
-            self._infos({} if ended else observations, infos),
+            self._infos(infos),
         )
         if ended:
             self.agents = []
@@ -99,8 +100,6 @@ class ParallelView(ParallelEnv[str, PaddedObservation, Any]):
             for agent in self.agents
         }
 
-    def _infos(
-        self, observations: Mapping[str, PaddedObservation], infos: Mapping[str, dict[str, Any]]
-    ) -> dict[str, dict[str, Any]]:
+    def _infos(self, infos: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         common = infos.get("__common__", {})
         return {agent: {**infos.get(agent, {}), **common} for agent in self.agents}

@@ -1,14 +1,18 @@
-"""What counts as a reward."""
+"""What counts as a reward, and whose it is."""
 
 from __future__ import annotations
 
 import math
 import numbers
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
+from raybolt.env.trajectory import FINAL_REWARD
+from raybolt.store import names
 from raybolt.store.errors import InvalidValue
+from raybolt.store.types import Span
 
 
 def as_reward(value: Any) -> float:
@@ -28,6 +32,20 @@ def as_reward(value: Any) -> float:
 def is_number(value: Any) -> bool:
     """Whether a value returned by an agent can be meant as its reward."""
     return _as_number(value) is not None
+
+
+def rewards_by_agent(spans: Iterable[Span], acted: Sequence[str]) -> dict[str, float]:
+    """The rewards among the spans: the final one goes to everybody that acted, others to who acted last.
+
+    `acted` has the agent that acted last at its end; agents without a reward are left out.
+    """
+    rewards: dict[str, float] = {}
+    for span in spans:
+        if names.REWARD in span.attributes:
+            is_final = span.attributes.get(names.KIND) == FINAL_REWARD
+            for agent in acted if is_final else acted[-1:]:
+                rewards[agent] = rewards.get(agent, 0.0) + span.attributes[names.REWARD]
+    return rewards
 
 
 def _as_number(value: Any) -> float | None:
