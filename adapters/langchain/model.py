@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial
 from typing import Any
 
-from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, CallbackManagerForLLMRun
+from langchain_core.callbacks import AsyncCallbackManagerForLLMRun, BaseRunManager, CallbackManagerForLLMRun
 from langchain_core.language_models import LanguageModelInput
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
@@ -14,7 +17,9 @@ from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, LLMResult
 from langchain_core.runnables import Runnable, RunnableConfig
 from langchain_core.runnables.config import ensure_config
+from langchain_core.tracers._streaming import _StreamingCallbackHandler  # LangGraph uses it, too
 from langchain_core.utils.function_calling import convert_to_openai_tool
+from langchain_core.utils.utils import LC_ID_PREFIX
 from pydantic import BaseModel, PrivateAttr, ValidationError
 
 from raybolt.adapters.capture import captured_policy, current_role
@@ -25,6 +30,7 @@ from raybolt.adapters.langchain.messages import (
     tools_from_langchain,
 )
 from raybolt.adapters.langchain.own import own_result, own_result_async, own_stream, own_stream_async
+from raybolt.adapters.streams import stepped, stepped_sync
 from raybolt.env.chat import ChatRequest, Completion
 from raybolt.env.policy import PolicyPort
 from raybolt.store.errors import InvalidValue, RayboltError
@@ -36,13 +42,12 @@ _RunManager = CallbackManagerForLLMRun | AsyncCallbackManagerForLLMRun | None
 class PolicyChatModel(BaseChatModel):
     """The chat model that a factory `build(llm)` is given: every call of it is one step of the run.
 
-    It never caches and never streams by itself: `stream` and `astream` yield the whole reply as one chunk.
+    It never caches. Whoever streams it gets the whole reply as one chunk.
     Without a port it answers by the policy of the run that the caller's context belongs to. A call that the
     policy does not take goes to the frozen model, if there is one, and streams if that one does.
     """
 
     cache: bool = False
-    disable_streaming: bool = True
     model_name: str = "raybolt-policy"
     _port: PolicyPort | None = PrivateAttr(default=None)
     _frozen: BaseChatModel | None = PrivateAttr(default=None)
@@ -73,10 +78,15 @@ class PolicyChatModel(BaseChatModel):
         request = request_for(policy, messages, stop, metadata_of(run_manager), kwargs)
         if self._frozen is not None and not policy.takes(request):
             model, options = _frozen_call(self._frozen, kwargs)
-            return own_result(
+            result = own_result(
                 policy, request, lambda: _as_result(model.invoke(messages, _SILENT, stop=stop, **options))
             )
-        return _result(policy.complete_sync(request), request, kwargs)
+        else:
+            result = _result(policy.complete_sync(request), request, kwargs)
+        if run_manager is not None and _is_streamed(run_manager):
+            chunk = _announced(result, run_manager)
+            run_manager.on_llm_new_token(chunk.message.content, chunk=chunk)
+        return result
 
     async def agenerate(self, *args: Any, **kwargs: Any) -> LLMResult:
         """LangChain's, but an abort comes out as it is."""
@@ -99,9 +109,14 @@ class PolicyChatModel(BaseChatModel):
                 return _as_result(await model.ainvoke(messages, _SILENT, stop=stop, **options))
 
             with noted():
-                return await own_result_async(policy, request, ask)
-        with noted():
-            return _result(await policy.complete(request), request, kwargs)
+                result = await own_result_async(policy, request, ask)
+        else:
+            with noted():
+                result = _result(await policy.complete(request), request, kwargs)
+        if run_manager is not None and _is_streamed(run_manager):
+            chunk = _announced(result, run_manager)
+            await run_manager.on_llm_new_token(chunk.message.content, chunk=chunk)
+        return result
 
     def _stream(
         self,
@@ -121,6 +136,10 @@ class PolicyChatModel(BaseChatModel):
     ) -> AsyncIterator[ChatGenerationChunk]:
         yield _chunk(await self._agenerate(messages, stop, run_manager, **kwargs))
 
+    def _should_stream(self, *, async_api: bool, run_manager: _RunManager = None, **kwargs: Any) -> bool:
+        """Only for `stream`: any other call knows who makes it, and tells its listeners itself."""
+        return run_manager is None and bool(kwargs.get("stream"))
+
     def stream(
         self,
         input: LanguageModelInput,
@@ -133,7 +152,8 @@ class PolicyChatModel(BaseChatModel):
         policy = self._policy()
         request = streamed_request(self, policy, input, config, stop, kwargs)
         if self._frozen is None or policy.takes(request):
-            yield from super().stream(input, config, stop=stop, **kwargs)
+            stream = super().stream(input, config, stop=stop, **kwargs)
+            yield from stepped_sync(stream, partial(_streamed_by, request.role))
             return
         model, options = _frozen_call(self._frozen, kwargs)
         yield from own_stream(policy, request, model.stream(input, config, stop=stop, **options))
@@ -150,12 +170,13 @@ class PolicyChatModel(BaseChatModel):
         policy = self._policy()
         request = streamed_request(self, policy, input, config, stop, kwargs)
         if self._frozen is None or policy.takes(request):
-            async for chunk in super().astream(input, config, stop=stop, **kwargs):
-                yield chunk
-            return
-        model, options = _frozen_call(self._frozen, kwargs)
-        stream = own_stream_async(policy, request, model.astream(input, config, stop=stop, **options))
-        async for chunk in stream:
+            stream = super().astream(input, config, stop=stop, **kwargs)
+            chunks = stepped(stream, partial(_streamed_by, request.role))
+        else:
+            model, options = _frozen_call(self._frozen, kwargs)
+            stream = model.astream(input, config, stop=stop, **options)
+            chunks = own_stream_async(policy, request, stream)
+        async for chunk in chunks:
             yield chunk
 
     def bind_tools(
@@ -248,8 +269,22 @@ def _chat_request(
     )
 
 
+_stream_role: ContextVar[str | None] = ContextVar("raybolt_langchain_stream_role", default=None)
+"""Who streams: LangChain makes such a call without its run manager."""
+
+
+@contextmanager
+def _streamed_by(role: str) -> Iterator[None]:
+    token = _stream_role.set(role)
+    try:
+        yield
+    finally:
+        _stream_role.reset(token)
+
+
 def metadata_of(run_manager: _RunManager) -> Mapping[str, Any]:
-    return run_manager.metadata if run_manager is not None else {}
+    """What LangChain knows about the maker of a call."""
+    return run_manager.metadata if run_manager is not None else {"lc_agent_name": _stream_role.get()}
 
 
 def _role(metadata: Mapping[str, Any]) -> str:
@@ -296,6 +331,19 @@ def _attach_parsed(message: AIMessage, wanted: Any) -> None:
             message.additional_kwargs["parsed"] = json.loads(str(message.content))
     except (ValidationError, json.JSONDecodeError):
         return
+
+
+def _is_streamed(run_manager: _RunManager) -> bool:
+    """Whether somebody listens for the tokens of this call: `astream_events`, or a graph's messages."""
+    return run_manager is not None and any(
+        isinstance(handler, _StreamingCallbackHandler) for handler in run_manager.handlers
+    )
+
+
+def _announced(result: ChatResult, run_manager: BaseRunManager) -> ChatGenerationChunk:
+    """The reply as the one chunk of a stream; both with one id, so that the end is not taken for more."""
+    result.generations[0].message.id = f"{LC_ID_PREFIX}-{run_manager.run_id}"
+    return _chunk(result)
 
 
 def _chunk(result: ChatResult) -> ChatGenerationChunk:

@@ -18,6 +18,8 @@ from typing import Any, cast
 
 from langchain_core.language_models.chat_models import BaseChatModel
 from langchain_core.outputs import ChatResult
+from langchain_core.runnables import RunnableConfig
+from langchain_core.runnables.config import ensure_config, merge_configs
 
 from raybolt.adapters.capture import captured_policy
 from raybolt.adapters.langchain.aborts import noted, raised_again
@@ -145,9 +147,9 @@ def _stream(
     policy = captured_policy.get()
     assert policy is not None
     request = streamed_request(model, policy, input, config, stop, kwargs)
-    stream = original(input, config, stop=stop, **kwargs)
-    # The policy's reply does not stream: LangChain then makes one call, which comes in above.
-    return stream if policy.takes(request) else own_stream(policy, request, stream)
+    if policy.takes(request):
+        return _stand_in(model.output_version).stream(input, _config(model, config), stop=stop, **kwargs)
+    return own_stream(policy, request, original(input, config, stop=stop, **kwargs))
 
 
 def _astream(
@@ -162,8 +164,15 @@ def _astream(
     policy = captured_policy.get()
     assert policy is not None
     request = streamed_request(model, policy, input, config, stop, kwargs)
-    stream = original(input, config, stop=stop, **kwargs)
-    return stream if policy.takes(request) else own_stream_async(policy, request, stream)
+    if policy.takes(request):
+        return _stand_in(model.output_version).astream(input, _config(model, config), stop=stop, **kwargs)
+    return own_stream_async(policy, request, original(input, config, stop=stop, **kwargs))
+
+
+def _config(model: BaseChatModel, config: RunnableConfig | None) -> RunnableConfig:
+    """The call's settings together with those of the model that is stood in for."""
+    own = RunnableConfig(tags=model.tags or [], metadata=model.metadata or {}, callbacks=model.callbacks)
+    return merge_configs(own, ensure_config(config))
 
 
 def _events(
@@ -184,9 +193,13 @@ def _events(
     if policy.takes(request):
         yield from _stand_in(model.output_version)._iter_v2_events(messages, **options)
         return
-    with policy.observe(request) as seen:
-        yield from stepped_sync(original(messages, **options), not_captured)
-        tell(seen, stream.output_message)
+    with ExitStack() as observing:
+        seen = observing.enter_context(policy.observe(request))
+        for event in stepped_sync(original(messages, **options), not_captured):
+            if stream.done:  # nobody asks for more after the last event
+                tell(seen, stream.output_message)
+                observing.close()
+            yield event
 
 
 async def _aevents(
@@ -207,14 +220,13 @@ async def _aevents(
         async for event in _stand_in(model.output_version)._aiter_v2_events(messages, **options):
             yield event
         return
-    with policy.observe(request) as seen:
+    with ExitStack() as observing:
+        seen = observing.enter_context(policy.observe(request))
         async for event in stepped(original(messages, **options), not_captured):
+            if stream.done:
+                tell(seen, stream.output_message)
+                observing.close()
             yield event
-        tell(seen, stream.output_message)
-
-
-def _never_stream(model: BaseChatModel, original: Callable[..., bool], **kwargs: Any) -> bool:
-    return False
 
 
 _HANDLERS: dict[str, _Handler] = {
@@ -223,7 +235,6 @@ _HANDLERS: dict[str, _Handler] = {
     "agenerate": _agenerate_all,
     "stream": _stream,
     "astream": _astream,
-    "_should_stream": _never_stream,
     "_iter_v2_events": _events,
     "_aiter_v2_events": _aevents,
 }
