@@ -7,6 +7,7 @@ import os
 import signal
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -69,8 +70,10 @@ async def _run(
         return await process.wait()
     except BaseException:
         _signal_group(process.pid, signal.SIGTERM)
-        with_patience = asyncio.wait_for(process.wait(), _PATIENCE_SECONDS)
-        await asyncio.gather(with_patience, return_exceptions=True)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), _PATIENCE_SECONDS)
+        _signal_group(process.pid, signal.SIGKILL)
+        await process.wait()
         raise
     finally:
         _signal_group(process.pid, signal.SIGKILL)

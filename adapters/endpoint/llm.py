@@ -55,6 +55,8 @@ async def answer(
         upstream = _upstream(request.headers, run)
         if upstream is not None and not run.policy.takes(exchange.request):
             return await _answered_by_own_model(Relay(request, session, upstream, operation), run, exchange)
+        if exchange.refusal is not None:
+            raise Refused(400, exchange.refusal)
         completion = await run.policy.complete(exchange.request)
     if not exchange.streams:
         return web.json_response(exchange.answer(completion))

@@ -76,6 +76,8 @@ async def _fields(request: web.Request) -> dict[str, Any]:
             raise Refused(400, f"unknown field {name!r}; a span has {', '.join(_SPAN_FIELDS)}")
         if not isinstance(value, _SPAN_FIELDS[name]):
             raise Refused(400, f"{name} is {value!r:.100}; expected {_SPAN_FIELDS[name].__name__}")
+    if not all(isinstance(event, dict) for event in body.get("events", ())):
+        raise Refused(400, f"events is {body['events']!r:.100}; expected objects")
     return body
 
 

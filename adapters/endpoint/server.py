@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import os
 import socket
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
@@ -62,12 +63,21 @@ class EndpointServer:
         return f"http://{self._address.public_host or self._address.host}:{self.port}"
 
     def add(self, run: ServedRun) -> None:
-        """Serves the run from now on."""
+        """Serves the run from now on.
+
+        Raises:
+            InvalidValue: another run of the same ids is served already.
+        """
+        if run.ids in self._runs:
+            raise InvalidValue(
+                f"rollout {run.ids[0]!r}, attempt {run.ids[1]!r} is being served already; runs at once "
+                "need ids of their own"
+            )
         self._runs[run.ids] = run
 
     def remove(self, run: ServedRun) -> None:
         """Knows the run no more."""
-        self._runs.pop(run.ids, None)
+        del self._runs[run.ids]
 
     @contextmanager
     def offering(self, run: ServedRun, token: str) -> Iterator[None]:
@@ -211,7 +221,7 @@ def _listening(address: Address) -> socket.socket:
         try:
             return socket.create_server((address.host, port), backlog=512)
         except OSError as error:
-            errors.append(f"{port}: {error.strerror}")
+            errors.append(f"{port}: {os.strerror(error.errno or 0)}")
     raise InvalidValue(
         f"raybolt's endpoint cannot listen on {address.host} ({'; '.join(errors)}); give free ports, one for "
         "each runner of a machine"
@@ -224,18 +234,28 @@ _lock = threading.Lock()
 
 @contextmanager
 def serving(run: ServedRun, address: Address) -> Iterator[EndpointServer]:
-    """The run is served inside the block, by the process's server for that address."""
+    """The run is served inside the block, by the process's server for that address.
+
+    Raises:
+        InvalidValue: the address cannot be listened on, or another run of the same ids is being served.
+    """
     with _lock:
         server, num_runs = _servers.get(address) or (EndpointServer(address), 0)
         _servers[address] = server, num_runs + 1
-        server.add(run)
     try:
-        yield server
-    finally:
-        with _lock:
+        server.add(run)
+        try:
+            yield server
+        finally:
             server.remove(run)
-            num_runs = _servers[address][1] - 1
-            _servers[address] = server, num_runs
-            if not num_runs:
-                del _servers[address]
-                server.stop()
+    finally:
+        _let_go(address)
+
+
+def _let_go(address: Address) -> None:
+    with _lock:
+        server, num_runs = _servers[address]
+        _servers[address] = server, num_runs - 1
+        if num_runs == 1:
+            del _servers[address]
+            server.stop()
