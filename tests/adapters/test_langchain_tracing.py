@@ -2,11 +2,15 @@
 
 import asyncio
 import time
+from typing import Annotated, Literal
 
 import pytest
 from langchain.agents import create_agent
-from langchain_core.tools import tool
-from langgraph.graph import START, MessagesState, StateGraph
+from langchain_core.messages import ToolMessage
+from langchain_core.tools import InjectedToolCallId, tool
+from langgraph.graph import END, START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph.types import Command
 
 import raybolt
 
@@ -106,3 +110,107 @@ async def test_a_tool_that_raises_is_a_failed_span_with_the_exception(agent_run,
 
 async def test_outside_a_run_nothing_is_traced_and_emitters_are_silent():
     assert await look.ainvoke({"thing": "sun"}) == "sun is red"
+
+
+def hand_offs(ran):
+    return [
+        (span.attributes["raybolt.handoff.source"], span.attributes["raybolt.handoff.target"])
+        for span in ran.spans
+        if span.attributes.get("raybolt.kind") == "handoff"
+    ]
+
+
+async def test_a_tools_command_to_another_agent_is_a_hand_off_and_no_error(agent_run, script):
+    @tool
+    def to_critic(tool_call_id: Annotated[str, InjectedToolCallId]) -> Command:
+        """Hand over to the critic."""
+        told = ToolMessage("over to you", tool_call_id=tool_call_id)
+        return Command(goto="critic", graph=Command.PARENT, update={"messages": [told]})
+
+    def build_team(llm):
+        graph = StateGraph(MessagesState)
+        graph.add_node("writer", create_agent(llm, [to_critic], name="writer"))
+        graph.add_node("critic", create_agent(llm, name="critic"))
+        graph.add_edge(START, "writer")
+        return graph.compile()
+
+    ran = await agent_run(
+        build_team,
+        "go",
+        lambda request: script.call(("to_critic", {})) if request.tools else script.say("well"),
+    )
+    assert [request.role for request in ran.requests] == ["writer", "critic"]
+    assert hand_offs(ran) == [("writer", "critic")]
+    assert ran.parent_name(ran.span("handoff writer -> critic")) == "execute_tool to_critic"
+    assert {span.status for span in ran.spans} == {"ok"}
+
+
+async def test_a_nodes_command_to_another_node_is_a_hand_off(agent_run, script):
+    def build_team(llm):
+        def writer(state: MessagesState) -> Command[Literal["critic"]]:
+            return Command(goto="critic", update={"messages": [llm.invoke(state["messages"])]})
+
+        def critic(state: MessagesState) -> Command[Literal["__end__"]]:
+            return Command(goto=END, update={"messages": [llm.invoke(state["messages"])]})
+
+        graph = StateGraph(MessagesState)
+        graph.add_node(writer)
+        graph.add_node(critic)
+        graph.add_edge(START, "writer")
+        return graph.compile()
+
+    ran = await agent_run(build_team, "go", lambda request: script.say(request.role))
+    assert hand_offs(ran) == [("writer", "critic")]
+    assert ran.parent_name(ran.span("handoff writer -> critic")) == "node writer"
+    assert ran.parent_name(ran.span("node critic")) == "invoke_agent agent"
+
+
+async def test_a_command_of_a_tool_node_is_told_once(agent_run, script):
+    @tool
+    def to_critic(tool_call_id: Annotated[str, InjectedToolCallId]) -> Command:
+        """Hand over to the critic."""
+        told = ToolMessage("over to you", tool_call_id=tool_call_id)
+        return Command(goto="critic", update={"messages": [told]})
+
+    def build_team(llm):
+        def writer(state: MessagesState):
+            return {"messages": [llm.bind_tools([to_critic]).invoke(state["messages"])]}
+
+        def critic(state: MessagesState):
+            return {"messages": [llm.invoke(state["messages"])]}
+
+        graph = StateGraph(MessagesState)
+        graph.add_node(writer)
+        graph.add_node("desk", ToolNode([to_critic]))
+        graph.add_node(critic)
+        graph.add_edge(START, "writer")
+        graph.add_edge("writer", "desk")
+        return graph.compile()
+
+    ran = await agent_run(
+        build_team,
+        "go",
+        lambda request: script.call(("to_critic", {})) if request.tools else script.say("well"),
+    )
+    assert hand_offs(ran) == [("desk", "critic")]
+
+
+async def test_an_agent_inside_a_tool_is_handed_over_to(agent_run, script):
+    def build_team(llm):
+        researcher = create_agent(llm, name="researcher")
+
+        @tool
+        async def research(topic: str) -> str:
+            """Asks the researcher."""
+            reply = await researcher.ainvoke({"messages": [("user", topic)]})
+            return reply["messages"][-1].text
+
+        return create_agent(llm, [research], name="boss")
+
+    def policy(request):
+        asked = script.tool_then("done", ("research", {"topic": "rain"}))
+        return script.say("wet") if request.role == "researcher" else asked(request)
+
+    ran = await agent_run(build_team, "go", policy)
+    assert hand_offs(ran) == [("boss", "researcher")]
+    assert ran.parent_name(ran.span("handoff boss -> researcher")) == "execute_tool research"
