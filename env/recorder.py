@@ -15,6 +15,8 @@ import numpy as np
 from raybolt.store.types import ARRAY_DTYPES, Span, SpanEvent, SpanStatus
 
 _CLOCK_STEP = 1e-6  # seconds; about four times the resolution of a float that counts them since the epoch
+CUT_OFF = "the run ended before this did"
+"""What the status of a span says that was still open when its run ended."""
 _MAX_TRACEBACK = 8_000  # characters; the innermost frames are kept
 
 
@@ -128,7 +130,7 @@ class SpanRecorder:
         with self._lock:
             unfinished = [span for span in self._open.values() if span.parent_id is not None]
         for span in unfinished:
-            span.end("error", "the run ended before this did")
+            span.end("error", CUT_OFF)
 
     def close(self) -> None:
         """Records nothing more, whatever code left behind may still do."""
