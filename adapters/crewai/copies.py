@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from crewai import Agent, Crew, Task
+from crewai import Crew, Task
 from crewai.agents.agent_builder.base_agent import BaseAgent
 from crewai.flow.flow import Flow
 from crewai.llms.base_llm import BaseLLM
@@ -66,12 +66,10 @@ def _made_own(agent: BaseAgent, own: BaseAgent) -> BaseAgent:
     _restore(agent, own, _AGENT_TEXTS)
     own.tools = _own_tools(own.tools)
     own.llm = _own_model(own.llm)
-    if isinstance(own, Agent):
-        own.function_calling_llm = _own_model(own.function_calling_llm)
     return own
 
 
-def _restore(source: Agent | BaseAgent | Task, own: Any, texts: Sequence[str]) -> None:
+def _restore(source: BaseAgent | Task, own: Any, texts: Sequence[str]) -> None:
     """The texts as their author wrote them: a run has filled in their placeholders."""
     for name in texts:
         original = getattr(source, f"_original_{name}")

@@ -22,7 +22,7 @@ def member(role: str, llm: BaseLLM, **options: Any) -> Agent:
     return Agent(role=role, goal="Answer well.", backstory="You are brief.", llm=llm, **options)
 
 
-def ask(agent: Agent, description: str = "{question}", **options: Any) -> Task:
+def ask(agent: Agent | None, description: str = "{question}", **options: Any) -> Task:
     return Task(description=description, expected_output="A text.", agent=agent, **options)
 
 
