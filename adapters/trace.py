@@ -154,7 +154,7 @@ class Trace:
         )
 
     def _begin(self, started: AttemptedRollout) -> TracedRun:
-        recorder = SpanRecorder(started.rollout.rollout_id, started.attempt.attempt_id)
+        recorder = SpanRecorder(started.rollout_id, started.attempt.attempt_id)
         self._run = TracedRun(self._name or DEFAULT_ROLE, recorder)
         self._block = _tracing(self._run)
         self._block.__enter__()

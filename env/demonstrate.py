@@ -84,7 +84,7 @@ async def _demonstrate(
     started: AttemptedRollout,
 ) -> tuple[str, str | None]:
     """One demonstration: its rollout id, and its error if it failed."""
-    rollout_id, attempt_id = started.rollout.rollout_id, started.attempt.attempt_id
+    rollout_id, attempt_id = started.rollout_id, started.attempt.attempt_id
     recorder = SpanRecorder(rollout_id, attempt_id)
     run = AgentRun(
         agent.program(),

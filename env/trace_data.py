@@ -53,7 +53,7 @@ async def demonstrations_from_traces(
             mode="demo",
             metadata={"traced_rollout_id": rollout.rollout_id},
         )
-        rollout_id, attempt_id = started.rollout.rollout_id, started.attempt.attempt_id
+        rollout_id, attempt_id = started.rollout_id, started.attempt.attempt_id
         rollout_ids.append(rollout_id)
         metadata: dict[str, Any] = {}
         try:

@@ -7,7 +7,7 @@ loaded when first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .base import LightningStore, blocking
+from .base import Capabilities, LightningStore, blocking
 from .errors import (
     InvalidTransition,
     InvalidValue,
@@ -22,6 +22,7 @@ from .types import (
     UNSET,
     Attempt,
     AttemptedRollout,
+    Change,
     EnqueueRolloutRequest,
     Group,
     GroupData,
@@ -32,6 +33,7 @@ from .types import (
     RolloutData,
     Span,
     SpanEvent,
+    Worker,
 )
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ __all__ = [
     "UNSET",
     "Attempt",
     "AttemptedRollout",
+    "Capabilities",
+    "Change",
     "EnqueueRolloutRequest",
     "Group",
     "GroupData",
@@ -64,6 +68,7 @@ __all__ = [
     "UnknownGroup",
     "UnknownResources",
     "UnknownRollout",
+    "Worker",
     "blocking",
     "decode_group",
     "encode_group",

@@ -19,16 +19,18 @@ of the same type in process and remotely.
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, TypeVar
 
 from .errors import StoreError
+from .query import FilterLogic, SortOrder
 from .types import (
     UNSET,
     Attempt,
     AttemptedRollout,
     AttemptStatus,
+    Change,
     EnqueueRolloutRequest,
     Group,
     GroupHandle,
@@ -41,10 +43,30 @@ from .types import (
     RolloutStatus,
     Span,
     Unset,
+    Worker,
+    WorkerStatus,
 )
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import ReadableSpan
 
 T = TypeVar("T")
 Latest = Literal["latest"]
+SUBSCRIBE_SECONDS = 20.0
+"""How long one question of ``subscribe`` may wait for a change; then it asks again."""
+
+
+class Capabilities(TypedDict):
+    """What a store can do."""
+
+    thread_safe: bool
+    async_safe: bool
+    zero_copy: bool
+    """Whether processes of one node read groups from the same memory."""
+    otlp_traces: bool
+    """Whether it takes OTLP/HTTP traces."""
+    durable: bool
+    """Whether what it acknowledged survives its process."""
 
 
 class LightningStore(ABC):
@@ -57,7 +79,7 @@ class LightningStore(ABC):
     # Rollouts
 
     @abstractmethod
-    async def enqueue_many_rollouts(self, requests: Sequence[EnqueueRolloutRequest]) -> list[Rollout]:
+    async def enqueue_many_rollouts(self, rollouts: Sequence[EnqueueRolloutRequest]) -> list[Rollout]:
         """Queues the rollouts in order, all or none of them, and returns them.
 
         A request that repeats the ``rollout_id`` of an existing rollout returns that one if input, task and
@@ -67,16 +89,19 @@ class LightningStore(ABC):
     async def enqueue_rollout(
         self,
         input: Json,
-        *,
-        task_id: str | None = None,
-        group_id: str | None = None,
         mode: Mode | None = None,
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: Mapping[str, Json] | None = None,
+        *,
+        task_id: str | None = None,
+        group_id: str | None = None,
         rollout_id: str | None = None,
     ) -> Rollout:
-        """Queues one rollout, whose id is made up unless given, and returns it."""
+        """Queues one rollout, whose id is made up unless given, and returns it.
+
+        Without ``resources_id`` it gets the latest resources; one that nobody added is ``UnknownResources``.
+        """
         request = EnqueueRolloutRequest(
             input=input,
             task_id=task_id,
@@ -93,21 +118,21 @@ class LightningStore(ABC):
     async def start_rollout(
         self,
         input: Json,
-        *,
-        task_id: str | None = None,
-        group_id: str | None = None,
         mode: Mode | None = None,
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: Mapping[str, Json] | None = None,
-        rollout_id: str | None = None,
         worker_id: str | None = None,
+        *,
+        task_id: str | None = None,
+        group_id: str | None = None,
+        rollout_id: str | None = None,
     ) -> AttemptedRollout:
         """Creates a rollout with its first attempt started by the caller; it is never in the queue."""
 
     @abstractmethod
     async def dequeue_many_rollouts(
-        self, limit: int, *, worker_id: str | None = None
+        self, limit: int = 1, *, worker_id: str | None = None
     ) -> list[AttemptedRollout]:
         """Starts an attempt on each of the up to ``limit`` rollouts that waited longest; never blocks."""
 
@@ -120,7 +145,6 @@ class LightningStore(ABC):
     async def update_rollout(
         self,
         rollout_id: str,
-        *,
         input: Json | Unset = UNSET,
         mode: Mode | Unset | None = UNSET,
         resources_id: str | Unset | None = UNSET,
@@ -140,12 +164,19 @@ class LightningStore(ABC):
         *,
         status_in: Iterable[RolloutStatus] | None = None,
         rollout_id_in: Iterable[str] | None = None,
+        rollout_id_contains: str | None = None,
         group_id_in: Iterable[str] | None = None,
         mode: Mode | None = None,
-        limit: int | None = None,
+        filter_logic: FilterLogic = "and",
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
         offset: int = 0,
     ) -> list[Rollout]:
-        """Returns the rollouts that pass every given filter, in order of enqueuing."""
+        """Returns the rollouts that pass every given filter (or any, with "or").
+
+        In order of enqueuing, unless ``sort_by`` names a field; a limit of -1 is none.
+        """
 
     @abstractmethod
     async def wait_for_rollouts(
@@ -153,10 +184,22 @@ class LightningStore(ABC):
     ) -> list[Rollout]:
         """Returns, once all have ended or ``timeout`` seconds have passed, those that ended, in order."""
 
+    @abstractmethod
+    async def delete_rollouts(self, rollout_ids: Iterable[str]) -> int:
+        """Deletes ended rollouts with their attempts and spans; returns how many there were.
+
+        A group goes with the last of its rollouts. Raises ``InvalidTransition``, before anything is deleted,
+        for a rollout that goes on or that belongs to a declared group which nobody has taken yet.
+        """
+
+    @abstractmethod
+    async def prune(self, older_than_seconds: float) -> int:
+        """Deletes the rollouts that ended longer ago, as far as ``delete_rollouts`` may; returns how many."""
+
     # Attempts
 
     @abstractmethod
-    async def start_attempt(self, rollout_id: str, *, worker_id: str | None = None) -> AttemptedRollout:
+    async def start_attempt(self, rollout_id: str, worker_id: str | None = None) -> AttemptedRollout:
         """Starts a further attempt, which supersedes earlier ones, and takes the rollout off the queue."""
 
     @abstractmethod
@@ -164,7 +207,6 @@ class LightningStore(ABC):
         self,
         rollout_id: str,
         attempt_id: str | Latest,
-        *,
         status: AttemptStatus | Unset = UNSET,
         worker_id: str | Unset | None = UNSET,
         last_heartbeat_time: float | Unset = UNSET,
@@ -173,8 +215,16 @@ class LightningStore(ABC):
         """Sets the given fields and returns the attempt; the latest one's status moves its rollout."""
 
     @abstractmethod
-    async def query_attempts(self, rollout_id: str) -> list[Attempt]:
-        """Returns the rollout's attempts, oldest first."""
+    async def query_attempts(
+        self,
+        rollout_id: str,
+        *,
+        sort_by: str | None = "sequence_id",
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> list[Attempt]:
+        """Returns the rollout's attempts, oldest first unless said otherwise."""
 
     @abstractmethod
     async def get_latest_attempts(self, rollout_ids: Iterable[str]) -> list[Attempt | None]:
@@ -187,20 +237,63 @@ class LightningStore(ABC):
     # Spans
 
     @abstractmethod
-    async def add_many_spans(self, spans: Sequence[Span]) -> int:
-        """Adds the spans, all or none, of any rollouts; returns how many were new.
+    async def add_many_spans(self, spans: Sequence[Span]) -> list[Span]:
+        """Adds the spans, all or none, of any rollouts; returns those that were new.
 
         A span whose id its attempt already has is skipped. The first span of an attempt sets it running.
         An attribute that is neither JSON nor a 1-D array of ``ARRAY_DTYPES`` raises ``InvalidValue``.
         """
 
-    async def add_span(self, span: Span) -> bool:
-        """Adds the span; False when its attempt already has one with its id."""
-        return await self.add_many_spans([span]) == 1
+    async def add_span(self, span: Span) -> Span | None:
+        """Adds the span and returns it; None when its attempt already has one with its id."""
+        return next(iter(await self.add_many_spans([span])), None)
+
+    async def add_otel_span(
+        self,
+        rollout_id: str,
+        attempt_id: str,
+        readable_span: "ReadableSpan",
+        sequence_id: int | None = None,
+    ) -> Span | None:
+        """Adds a span of OpenTelemetry's SDK to an attempt; numbered by the store unless given a number."""
+        from .otel import from_otel
+
+        if sequence_id is None:
+            sequence_id = await self.get_next_span_sequence_id(rollout_id, attempt_id)
+        return await self.add_span(from_otel(readable_span, rollout_id, attempt_id, sequence_id))
 
     @abstractmethod
-    async def query_spans(self, rollout_id: str, attempt_id: str | Latest | None = None) -> list[Span]:
-        """Returns the spans of one attempt, or of all (None), ordered by attempt and sequence id."""
+    async def query_spans(
+        self,
+        rollout_id: str,
+        attempt_id: str | Latest | None = None,
+        *,
+        trace_id: str | None = None,
+        trace_id_contains: str | None = None,
+        span_id: str | None = None,
+        span_id_contains: str | None = None,
+        parent_id: str | None = None,
+        parent_id_contains: str | None = None,
+        name: str | None = None,
+        name_contains: str | None = None,
+        filter_logic: FilterLogic = "and",
+        limit: int = -1,
+        offset: int = 0,
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+    ) -> list[Span]:
+        """Returns the spans of one attempt, or of all (None), that pass the filters.
+
+        Ordered by attempt and sequence id, unless ``sort_by`` names a field.
+        """
+
+    @abstractmethod
+    async def get_many_span_sequence_ids(self, rollout_attempt_ids: Sequence[tuple[str, str]]) -> list[int]:
+        """Returns, for each (rollout id, attempt id), a number larger than any that the attempt has had."""
+
+    async def get_next_span_sequence_id(self, rollout_id: str, attempt_id: str) -> int:
+        """Returns the attempt's next span number: 1, 2, …"""
+        return (await self.get_many_span_sequence_ids([(rollout_id, attempt_id)]))[0]
 
     # Groups
 
@@ -215,8 +308,29 @@ class LightningStore(ABC):
         """Returns the groups that pass every given filter, oldest first."""
 
     @abstractmethod
-    async def take_groups(self, limit: int, *, group_id_in: Iterable[str] | None = None) -> list[GroupHandle]:
-        """Hands out up to ``limit`` complete groups, first completed first, each of them once."""
+    async def wait_for_groups(self, group_ids: Iterable[str], timeout: float | None = None) -> list[Group]:
+        """Returns, once all are complete or ``timeout`` seconds have passed, those that are, in order."""
+
+    @abstractmethod
+    async def take_groups(
+        self,
+        limit: int,
+        *,
+        group_id_in: Iterable[str] | None = None,
+        lease_seconds: float | None = None,
+    ) -> list[GroupHandle]:
+        """Hands out up to ``limit`` complete groups, first completed first, each of them once.
+
+        With a lease, a group that is not acknowledged in time is complete again and goes to the next taker:
+        so that nothing is lost with a learner that dies.
+        """
+
+    @abstractmethod
+    async def acknowledge_groups(self, group_ids: Iterable[str]) -> None:
+        """Says that taken groups have been used: their leases end, and they stay taken.
+
+        Raises ``InvalidTransition``, before anything is changed, if a lease has run out.
+        """
 
     @abstractmethod
     async def get_group(self, group_id: str) -> GroupHandle:
@@ -242,15 +356,80 @@ class LightningStore(ABC):
     async def get_latest_resources(self) -> ResourcesUpdate | None:
         """Returns the resources that were added or updated last, or None."""
 
+    @abstractmethod
+    async def query_resources(
+        self,
+        *,
+        resources_id: str | None = None,
+        resources_id_contains: str | None = None,
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> list[ResourcesUpdate]:
+        """Returns the last versions of the resources that pass the filters, the latest at the end."""
+
+    # Workers
+
+    @abstractmethod
+    async def update_worker(
+        self, worker_id: str, heartbeat_stats: Mapping[str, Json] | Unset = UNSET
+    ) -> Worker:
+        """Notes a heartbeat, which keeps the worker's attempts alive; they say whether it is busy."""
+
+    @abstractmethod
+    async def query_workers(
+        self,
+        *,
+        status_in: Iterable[WorkerStatus] | None = None,
+        worker_id_contains: str | None = None,
+        filter_logic: FilterLogic = "and",
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> list[Worker]:
+        """Returns the workers that pass the filters, the first heard of first."""
+
+    @abstractmethod
+    async def get_worker_by_id(self, worker_id: str) -> Worker | None:
+        """Returns the worker, or None when nobody of this id was heard of."""
+
     # The store itself
+
+    @abstractmethod
+    async def get_changes(
+        self, cursor: int = 0, *, limit: int = 1000, timeout: float | None = 0
+    ) -> list[Change]:
+        """Returns up to ``limit`` changes behind the cursor, waiting up to ``timeout`` seconds for the first.
+
+        The position of the last one is the next cursor; it is good also after the store was opened again.
+        """
+
+    async def subscribe(self, cursor: int = 0) -> AsyncIterator[Change]:
+        """Yields every change behind the cursor, and then each as it comes, for ever."""
+        while True:
+            for change in await self.get_changes(cursor, timeout=SUBSCRIBE_SECONDS):
+                yield change
+                cursor = change.position
 
     @abstractmethod
     async def statistics(self) -> dict[str, Any]:
         """Returns counts: ``rollouts`` and ``groups`` by status, ``attempts``, ``spans``, and ``lost``.
 
         ``lost`` says what opening the folder found in flight, by rollout id:
-        ``{"requeued": [...], "failed": [...]}``.
+        ``{"requeued": [...], "failed": [...]}``. Under Agent Lightning's names it has ``name``,
+        ``total_rollouts`` and its like, ``total_span_bytes`` (held in memory) and ``uptime`` in seconds.
         """
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities:
+        """What this store can do."""
+
+    @abstractmethod
+    async def compact(self) -> None:
+        """Gives the room of what was deleted back to the system; a folder's file may take a while."""
 
     @abstractmethod
     async def close(self) -> None:

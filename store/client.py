@@ -13,12 +13,14 @@ from typing import Any, get_args
 
 from .base import Latest, LightningStore
 from .errors import InvalidValue
+from .query import FilterLogic, SortOrder
 from .rows import dump_json, pack_span, unpack_span
 from .types import (
     UNSET,
     Attempt,
     AttemptedRollout,
     AttemptStatus,
+    Change,
     EnqueueRolloutRequest,
     Group,
     GroupHandle,
@@ -31,6 +33,8 @@ from .types import (
     RolloutStatus,
     Span,
     Unset,
+    Worker,
+    WorkerStatus,
 )
 
 
@@ -43,22 +47,22 @@ class StoreClient(LightningStore):
 
     # Rollouts
 
-    async def enqueue_many_rollouts(self, requests: Sequence[EnqueueRolloutRequest]) -> list[Rollout]:
-        rollouts: list[Rollout] = await self._ask("enqueue", requests=[_prepare(r) for r in requests])
-        return rollouts
+    async def enqueue_many_rollouts(self, rollouts: Sequence[EnqueueRolloutRequest]) -> list[Rollout]:
+        queued: list[Rollout] = await self._ask("enqueue", requests=[_prepare(each) for each in rollouts])
+        return queued
 
     async def start_rollout(
         self,
         input: Json,
-        *,
-        task_id: str | None = None,
-        group_id: str | None = None,
         mode: Mode | None = None,
         resources_id: str | None = None,
         config: RolloutConfig | None = None,
         metadata: Mapping[str, Json] | None = None,
-        rollout_id: str | None = None,
         worker_id: str | None = None,
+        *,
+        task_id: str | None = None,
+        group_id: str | None = None,
+        rollout_id: str | None = None,
     ) -> AttemptedRollout:
         request = EnqueueRolloutRequest(
             input=input,
@@ -76,7 +80,7 @@ class StoreClient(LightningStore):
         return started
 
     async def dequeue_many_rollouts(
-        self, limit: int, *, worker_id: str | None = None
+        self, limit: int = 1, *, worker_id: str | None = None
     ) -> list[AttemptedRollout]:
         taken: list[AttemptedRollout] = await self._ask(
             "dequeue", limit=_check_count(limit, "limit"), worker_id=worker_id, claim=uuid.uuid4().hex
@@ -86,7 +90,6 @@ class StoreClient(LightningStore):
     async def update_rollout(
         self,
         rollout_id: str,
-        *,
         input: Json | Unset = UNSET,
         mode: Mode | Unset | None = UNSET,
         resources_id: str | Unset | None = UNSET,
@@ -115,19 +118,27 @@ class StoreClient(LightningStore):
         *,
         status_in: Iterable[RolloutStatus] | None = None,
         rollout_id_in: Iterable[str] | None = None,
+        rollout_id_contains: str | None = None,
         group_id_in: Iterable[str] | None = None,
         mode: Mode | None = None,
-        limit: int | None = None,
+        filter_logic: FilterLogic = "and",
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
         offset: int = 0,
     ) -> list[Rollout]:
         rollouts: list[Rollout] = await self._ask(
             "rollouts",
             status_in=_listed(status_in, "status_in"),
             rollout_id_in=_listed(rollout_id_in, "rollout_id_in"),
+            rollout_id_contains=rollout_id_contains,
             group_id_in=_listed(group_id_in, "group_id_in"),
             mode=mode,
-            limit=None if limit is None else _check_count(limit, "limit"),
-            offset=_check_count(offset, "offset"),
+            filter_logic=filter_logic,
+            sort_by=sort_by,
+            sort_order=sort_order,
+            limit=limit,
+            offset=offset,
         )
         return rollouts
 
@@ -139,9 +150,19 @@ class StoreClient(LightningStore):
         )
         return ended
 
+    async def delete_rollouts(self, rollout_ids: Iterable[str]) -> int:
+        num_deleted: int = await self._ask("delete_rollouts", rollout_ids=_listed(rollout_ids, "rollout_ids"))
+        return num_deleted
+
+    async def prune(self, older_than_seconds: float) -> int:
+        if not older_than_seconds >= 0:
+            raise InvalidValue(f"older_than_seconds is {older_than_seconds}; give 0 or more")
+        num_deleted: int = await self._ask("prune", older_than_seconds=older_than_seconds)
+        return num_deleted
+
     # Attempts
 
-    async def start_attempt(self, rollout_id: str, *, worker_id: str | None = None) -> AttemptedRollout:
+    async def start_attempt(self, rollout_id: str, worker_id: str | None = None) -> AttemptedRollout:
         started: AttemptedRollout = await self._ask(
             "start_attempt", rollout_id=rollout_id, worker_id=worker_id, attempt_id=_new_id("at")
         )
@@ -151,7 +172,6 @@ class StoreClient(LightningStore):
         self,
         rollout_id: str,
         attempt_id: str | Latest,
-        *,
         status: AttemptStatus | Unset = UNSET,
         worker_id: str | Unset | None = UNSET,
         last_heartbeat_time: float | Unset = UNSET,
@@ -168,8 +188,23 @@ class StoreClient(LightningStore):
         )
         return attempt
 
-    async def query_attempts(self, rollout_id: str) -> list[Attempt]:
-        attempts: list[Attempt] = await self._ask("attempts", rollout_id=rollout_id)
+    async def query_attempts(
+        self,
+        rollout_id: str,
+        *,
+        sort_by: str | None = "sequence_id",
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> list[Attempt]:
+        attempts: list[Attempt] = await self._ask(
+            "attempts",
+            rollout_id=rollout_id,
+            sort_by=sort_by,
+            sort_order=sort_order,
+            limit=limit,
+            offset=offset,
+        )
         return attempts
 
     async def get_latest_attempts(self, rollout_ids: Iterable[str]) -> list[Attempt | None]:
@@ -180,13 +215,55 @@ class StoreClient(LightningStore):
 
     # Spans
 
-    async def add_many_spans(self, spans: Sequence[Span]) -> int:
-        num_new: int = await self._ask("add_rows", rows=[pack_span(span) for span in spans])
-        return num_new
+    async def add_many_spans(self, spans: Sequence[Span]) -> list[Span]:
+        repeated = set(await self._ask("add_rows", rows=[pack_span(span) for span in spans]))
+        return [span for index, span in enumerate(spans) if index not in repeated]
 
-    async def query_spans(self, rollout_id: str, attempt_id: str | Latest | None = None) -> list[Span]:
-        rows = await self._ask("rows", rollout_id=rollout_id, attempt_id=attempt_id)
+    async def query_spans(
+        self,
+        rollout_id: str,
+        attempt_id: str | Latest | None = None,
+        *,
+        trace_id: str | None = None,
+        trace_id_contains: str | None = None,
+        span_id: str | None = None,
+        span_id_contains: str | None = None,
+        parent_id: str | None = None,
+        parent_id_contains: str | None = None,
+        name: str | None = None,
+        name_contains: str | None = None,
+        filter_logic: FilterLogic = "and",
+        limit: int = -1,
+        offset: int = 0,
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+    ) -> list[Span]:
+        rows = await self._ask(
+            "rows",
+            rollout_id=rollout_id,
+            attempt_id=attempt_id,
+            trace_id=trace_id,
+            trace_id_contains=trace_id_contains,
+            span_id=span_id,
+            span_id_contains=span_id_contains,
+            parent_id=parent_id,
+            parent_id_contains=parent_id_contains,
+            name=name,
+            name_contains=name_contains,
+            filter_logic=filter_logic,
+            limit=limit,
+            offset=offset,
+            sort_by=sort_by,
+            sort_order=sort_order,
+        )
         return [unpack_span(row) for row in rows]
+
+    async def get_many_span_sequence_ids(self, rollout_attempt_ids: Sequence[tuple[str, str]]) -> list[int]:
+        numbers: list[int] = await self._ask(
+            "next_sequence_ids",
+            pairs=[(rollout_id, attempt_id) for rollout_id, attempt_id in rollout_attempt_ids],
+        )
+        return numbers
 
     # Groups
 
@@ -206,14 +283,32 @@ class StoreClient(LightningStore):
         )
         return groups
 
-    async def take_groups(self, limit: int, *, group_id_in: Iterable[str] | None = None) -> list[GroupHandle]:
+    async def wait_for_groups(self, group_ids: Iterable[str], timeout: float | None = None) -> list[Group]:
+        complete: list[Group] = await self._ask(
+            "wait_for_groups", group_ids=_listed(group_ids, "group_ids"), timeout=timeout
+        )
+        return complete
+
+    async def take_groups(
+        self,
+        limit: int,
+        *,
+        group_id_in: Iterable[str] | None = None,
+        lease_seconds: float | None = None,
+    ) -> list[GroupHandle]:
+        if lease_seconds is not None and not lease_seconds > 0:
+            raise InvalidValue(f"lease_seconds is {lease_seconds}; give more than 0, or None for no lease")
         handles: list[GroupHandle] = await self._ask(
             "take_groups",
             limit=_check_count(limit, "limit"),
             group_id_in=_listed(group_id_in, "group_id_in"),
             claim=uuid.uuid4().hex,
+            lease_seconds=lease_seconds,
         )
         return handles
+
+    async def acknowledge_groups(self, group_ids: Iterable[str]) -> None:
+        await self._ask("acknowledge_groups", group_ids=_listed(group_ids, "group_ids"))
 
     async def get_group(self, group_id: str) -> GroupHandle:
         handle: GroupHandle = await self._ask("get_group", group_id=group_id)
@@ -247,9 +342,81 @@ class StoreClient(LightningStore):
         update: ResourcesUpdate | None = await self._ask("latest_resources")
         return update
 
+    async def query_resources(
+        self,
+        *,
+        resources_id: str | None = None,
+        resources_id_contains: str | None = None,
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> list[ResourcesUpdate]:
+        updates: list[ResourcesUpdate] = await self._ask(
+            "query_resources",
+            resources_id=resources_id,
+            resources_id_contains=resources_id_contains,
+            sort_by=sort_by,
+            sort_order=sort_order,
+            limit=limit,
+            offset=offset,
+        )
+        return updates
+
+    # Workers
+
+    async def update_worker(
+        self, worker_id: str, heartbeat_stats: Mapping[str, Json] | Unset = UNSET
+    ) -> Worker:
+        stats = heartbeat_stats
+        if stats is not UNSET:
+            stats = _copy_object(stats, "heartbeat_stats")
+        worker: Worker = await self._ask("update_worker", worker_id=worker_id, heartbeat_stats=stats)
+        return worker
+
+    async def query_workers(
+        self,
+        *,
+        status_in: Iterable[WorkerStatus] | None = None,
+        worker_id_contains: str | None = None,
+        filter_logic: FilterLogic = "and",
+        sort_by: str | None = None,
+        sort_order: SortOrder = "asc",
+        limit: int = -1,
+        offset: int = 0,
+    ) -> list[Worker]:
+        workers: list[Worker] = await self._ask(
+            "workers",
+            status_in=_listed(status_in, "status_in"),
+            worker_id_contains=worker_id_contains,
+            filter_logic=filter_logic,
+            sort_by=sort_by,
+            sort_order=sort_order,
+            limit=limit,
+            offset=offset,
+        )
+        return workers
+
+    async def get_worker_by_id(self, worker_id: str) -> Worker | None:
+        worker: Worker | None = await self._ask("worker", worker_id=worker_id)
+        return worker
+
+    # The store itself
+
+    async def get_changes(
+        self, cursor: int = 0, *, limit: int = 1000, timeout: float | None = 0
+    ) -> list[Change]:
+        changes: list[Change] = await self._ask(
+            "changes", after=cursor, limit=_check_count(limit, "limit"), timeout=timeout
+        )
+        return changes
+
     async def statistics(self) -> dict[str, Any]:
         counts: dict[str, Any] = await self._ask("statistics")
-        return counts
+        return {"name": type(self).__name__, **counts}
+
+    async def compact(self) -> None:
+        await self._ask("compact")
 
 
 def _new_id(prefix: str) -> str:

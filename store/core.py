@@ -4,18 +4,29 @@
 the journal. It is not thread-safe. Each method either raises before it changes anything or succeeds.
 """
 
-from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
-from typing import Any, get_args
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
+from .deadlines import Deadlines
+from .entries import Entry
 from .errors import InvalidTransition, InvalidValue, UnknownAttempt, UnknownRollout
+from .feed import ChangeFeed
 from .groups import GroupBook
+from .queue import RolloutQueue
 from .record import Recorder, Snapshot
 from .resources import ResourcesBook
-from .rows import SpanRow
-from .span_cache import SpanCache
+from .rules import (
+    check_attempt_status,
+    check_new_status,
+    deadline,
+    differs,
+    given,
+    named,
+    overdue_reason,
+    status_after,
+)
 from .types import (
     ENDED_ATTEMPT,
     ENDED_ROLLOUT,
@@ -30,50 +41,36 @@ from .types import (
     RolloutConfig,
     RolloutStatus,
     Unset,
+    Worker,
 )
+from .watch import Watch
+from .workers import WorkerBook
 
+_GIVEN_UP = frozenset({"error", "origin", "lost"})
+"""Metadata of an attempt that was given up, which it loses when it is heard from again."""
 _QUEUED: frozenset[RolloutStatus] = frozenset({"queuing", "requeuing"})
 
 
-@dataclass(slots=True)
-class _Entry:
-    rollout: Rollout
-    order: int
-    """Place among all rollouts, by enqueuing."""
-    attempts: dict[str, Attempt] = field(default_factory=dict)
-
-    @property
-    def latest(self) -> Attempt | None:
-        return next(reversed(self.attempts.values()), None)
-
-
 class LightningCore:
-    """Rollouts, attempts, spans, groups and resources, and the rules by which they change.
+    """Rollouts and attempts, and the rules by which they change; groups, resources and workers follow.
 
     Whoever makes a new thing gives its id, so that a call which is sent twice, because its answer was lost,
-    gets the same answer twice. ``on_end`` is called with the id of each rollout that ends.
+    gets the same answer twice. ``watch`` gives the time and hears of what others may be waiting for.
     """
 
-    def __init__(
-        self,
-        *,
-        clock: Callable[[], float],
-        recorder: Recorder,
-        spans: SpanCache,
-        on_end: Callable[[str], None],
-        snapshot: Snapshot | None = None,
-    ) -> None:
-        self._clock = clock
+    def __init__(self, *, recorder: Recorder, watch: Watch, snapshot: Snapshot | None = None) -> None:
+        self._clock = watch.clock
         self._record = recorder
-        self._spans = spans
-        self._on_end = on_end
-        self.groups = GroupBook(recorder)
-        self.resources = ResourcesBook(recorder, clock)
-        self._rollouts: dict[str, _Entry] = {}
+        self._watch = watch
+        self.feed = ChangeFeed(recorder.change, watch.on_change, watch.recall_changes)
+        self.groups = GroupBook(recorder, self.feed, on_complete=watch.on_complete)
+        self.resources = ResourcesBook(recorder, self.feed, self._clock)
+        self.workers = WorkerBook()
+        self.deadlines = Deadlines(self._due_at)
+        self._rollouts: dict[str, Entry] = {}
         self._owner: dict[str, str] = {}  # attempt id -> rollout id
-        self._queue: OrderedDict[str, int] = OrderedDict()  # rollout id -> position
-        self._next_position = 0
-        self._num_spans = 0
+        self._queue = RolloutQueue()
+        self._next_order = 0
         if snapshot is not None:
             self._restore(snapshot)
 
@@ -82,7 +79,7 @@ class LightningCore:
     def enqueue(self, requests: Sequence[EnqueueRolloutRequest]) -> list[Rollout]:
         """Queues one rollout per request, each of which must name its id."""
         repeated = self._check_requests(requests)
-        return [repeated.get(_named(request)) or self._add(request) for request in requests]
+        return [repeated.get(named(request)) or self._add(request) for request in requests]
 
     def start_rollout(
         self, request: EnqueueRolloutRequest, *, worker_id: str | None, attempt_id: str
@@ -93,12 +90,14 @@ class LightningCore:
 
     def dequeue(self, limit: int, *, worker_id: str | None, claim: str) -> list[AttemptedRollout]:
         """Starts attempts, named after the claim, on up to ``limit`` rollouts, longest queued first."""
+        if worker_id is not None:
+            self.workers.asked(worker_id, self._clock())
         attempt_ids = [f"at-{claim}-{index}" for index in range(limit)]
         if attempt_ids and attempt_ids[0] in self._owner:
             return [self._attempted(attempt_id) for attempt_id in attempt_ids if attempt_id in self._owner]
         return [
             self.start_attempt(rollout_id, worker_id=worker_id, attempt_id=attempt_id)
-            for attempt_id, rollout_id in zip(attempt_ids, list(islice(self._queue, limit)), strict=False)
+            for attempt_id, rollout_id in zip(attempt_ids, self._queue.first(limit), strict=False)
         ]
 
     def update_rollout(
@@ -112,13 +111,15 @@ class LightningCore:
         config: RolloutConfig | Unset,
         metadata: Mapping[str, Json] | Unset,
     ) -> Rollout:
-        entry = self._entry(rollout_id)
+        entry = self.entry(rollout_id)
         if status is not UNSET:
-            self._check_status(entry.rollout, status)
-        changes = _given(input=input, mode=mode, resources_id=resources_id, config=config, metadata=metadata)
+            check_new_status(entry.rollout, status)
+        changes = given(input=input, mode=mode, resources_id=resources_id, config=config, metadata=metadata)
         if changes:
             entry.rollout = replace(entry.rollout, **changes)
-            self._record.rollout(entry.rollout, self._queue.get(rollout_id))
+            self._record.rollout(entry.rollout, self._queue.position(rollout_id))
+        if config is not UNSET and entry.latest is not None:
+            self.deadlines.note(entry.latest.attempt_id)
         if status is not UNSET:
             self._move(entry, status)
         return entry.rollout
@@ -127,261 +128,7 @@ class LightningCore:
         entry = self._rollouts.get(rollout_id)
         return entry.rollout if entry else None
 
-    def rollouts(
-        self,
-        *,
-        status_in: Iterable[RolloutStatus] | None,
-        rollout_id_in: Iterable[str] | None,
-        group_id_in: Iterable[str] | None,
-        mode: Mode | None,
-        limit: int | None,
-        offset: int,
-    ) -> list[Rollout]:
-        found: Iterable[Rollout] = self._candidates(rollout_id_in, group_id_in)
-        if status_in is not None:
-            statuses = set(status_in)
-            found = (rollout for rollout in found if rollout.status in statuses)
-        if mode is not None:
-            found = (rollout for rollout in found if rollout.mode == mode)
-        return list(islice(found, offset, None if limit is None else offset + limit))
-
-    # Attempts
-
-    def start_attempt(self, rollout_id: str, *, worker_id: str | None, attempt_id: str) -> AttemptedRollout:
-        if attempt_id in self._owner:
-            return self._attempted(attempt_id)
-        entry = self._entry(rollout_id)
-        self._check_status(entry.rollout, "preparing")
-        now = self._clock()
-        attempt = Attempt(
-            rollout_id=rollout_id,
-            attempt_id=attempt_id,
-            sequence_id=len(entry.attempts) + 1,
-            start_time=now,
-            worker_id=worker_id,
-            last_heartbeat_time=now,
-        )
-        self._keep_attempt(entry, attempt)
-        self._move(entry, "preparing")
-        return AttemptedRollout(entry.rollout, attempt)
-
-    def update_attempt(
-        self,
-        rollout_id: str,
-        attempt_id: str,
-        *,
-        status: AttemptStatus | Unset,
-        worker_id: str | Unset | None,
-        last_heartbeat_time: float | Unset,
-        metadata: Mapping[str, Json] | Unset,
-    ) -> Attempt:
-        entry, attempt = self._entry_and_attempt(rollout_id, attempt_id)
-        changes = _given(
-            status=status, worker_id=worker_id, last_heartbeat_time=last_heartbeat_time, metadata=metadata
-        )
-        if status is not UNSET and status not in get_args(AttemptStatus):
-            raise InvalidValue(f"status is {status!r}; give one of {', '.join(get_args(AttemptStatus))}")
-        if status is not UNSET and status != attempt.status:
-            if attempt.status in ENDED_ATTEMPT:
-                raise InvalidTransition(
-                    f"attempt {attempt.attempt_id!r} ended as {attempt.status} and cannot become {status}"
-                )
-            changes["end_time"] = self._clock() if status in ENDED_ATTEMPT else None
-        attempt = replace(attempt, **changes)
-        self._keep_attempt(entry, attempt)
-        if status is not UNSET:
-            self._follow(entry, attempt)
-        return attempt
-
-    def attempts(self, rollout_id: str) -> list[Attempt]:
-        return list(self._entry(rollout_id).attempts.values())
-
-    def latest_attempts(self, rollout_ids: Sequence[str]) -> list[Attempt | None]:
-        return [self._entry(rollout_id).latest for rollout_id in rollout_ids]
-
-    def abandon_in_flight(self, reason: str) -> dict[str, list[str]]:
-        """Declares every attempt in flight unresponsive; returns what became of their rollouts.
-
-        For a store that is opened again: whoever ran those attempts is gone.
-        """
-        lost: dict[str, list[str]] = {"requeued": [], "failed": []}
-        for entry in self._rollouts.values():
-            attempt = entry.latest
-            if entry.rollout.status not in ("preparing", "running") or attempt is None:
-                continue
-            attempt = replace(attempt, status="unresponsive", metadata={**attempt.metadata, "lost": reason})
-            self._keep_attempt(entry, attempt)
-            self._follow(entry, attempt)
-            outcome = "failed" if entry.rollout.status == "failed" else "requeued"
-            lost[outcome].append(entry.rollout.rollout_id)
-        return lost
-
-    # Spans
-
-    def add_rows(self, rows: Sequence[SpanRow]) -> int:
-        """Adds the rows; returns how many were new."""
-        touched = {row.attempt_id: self._entry_and_attempt(row.rollout_id, row.attempt_id) for row in rows}
-        new = [row for row in rows if self._spans.add(row)]
-        if new:
-            self._record.spans(new)
-            self._num_spans += len(new)
-        now = self._clock()
-        for entry, attempt in touched.values():
-            self._hear_from(entry, attempt, now)
-        return len(new)
-
-    def rows(self, rollout_id: str, attempt_id: str | None) -> list[SpanRow]:
-        """Returns the rows of one attempt or, for None, of all, by attempt and sequence id."""
-        entry = self._entry(rollout_id)
-        if attempt_id is None:
-            order = {attempt.attempt_id: attempt.sequence_id for attempt in entry.attempts.values()}
-            return sorted(
-                self._spans.rows_of(rollout_id), key=lambda row: (order[row.attempt_id], row.sequence_id)
-            )
-        _, attempt = self._entry_and_attempt(rollout_id, attempt_id)
-        rows = self._spans.rows_of(rollout_id)
-        return sorted(
-            (row for row in rows if row.attempt_id == attempt.attempt_id), key=lambda row: row.sequence_id
-        )
-
-    def members(self, group_id: str) -> list[tuple[Rollout, Attempt | None, list[SpanRow]]]:
-        """Returns the group's rollouts, each with its last attempt and that attempt's rows."""
-        members = []
-        for rollout_id in self.groups.members(group_id):
-            entry = self._rollouts[rollout_id]
-            attempt = entry.latest
-            rows = self.rows(rollout_id, attempt.attempt_id) if attempt else []
-            members.append((entry.rollout, attempt, rows))
-        return members
-
-    def statistics(self) -> dict[str, Any]:
-        return {
-            "rollouts": dict(Counter(entry.rollout.status for entry in self._rollouts.values())),
-            "attempts": len(self._owner),
-            "spans": self._num_spans,
-            "groups": dict(
-                Counter(group.status for group in self.groups.query(status_in=None, group_id_in=None))
-            ),
-        }
-
-    # Rules
-
-    def _check_requests(self, requests: Sequence[EnqueueRolloutRequest]) -> dict[str, Rollout]:
-        """Returns the rollouts that exist already; raises InvalidValue if one contradicts its request."""
-        repeated: dict[str, Rollout] = {}
-        added: Counter[str] = Counter()
-        new_ids: set[str] = set()
-        for request in requests:
-            rollout_id = _named(request)
-            known = self.rollout(rollout_id)
-            if known is None and rollout_id not in new_ids:
-                new_ids.add(rollout_id)
-                if request.group_id is not None:
-                    added[request.group_id] += 1
-            elif known is None or _differs(request, known):
-                raise InvalidValue(f"rollout_id {rollout_id!r} is taken; give another, or none")
-            else:
-                repeated[rollout_id] = known
-        self.groups.check_room(added)
-        return repeated
-
-    def _check_status(self, rollout: Rollout, status: RolloutStatus) -> None:
-        if status not in get_args(RolloutStatus):
-            raise InvalidValue(f"status is {status!r}; give one of {', '.join(get_args(RolloutStatus))}")
-        if rollout.ended and status != rollout.status:
-            raise InvalidTransition(
-                f"rollout {rollout.rollout_id!r} ended as {rollout.status} and cannot become {status}"
-            )
-
-    def _follow(self, entry: _Entry, attempt: Attempt) -> None:
-        """Moves the rollout after its attempt's status, if the attempt is the latest and it has not ended."""
-        if attempt is not entry.latest or entry.rollout.ended:
-            return
-        if attempt.status in ("preparing", "running", "succeeded"):
-            self._move(entry, attempt.status)
-            return
-        config = entry.rollout.config
-        again = attempt.status in config.retry_condition and len(entry.attempts) < config.max_attempts
-        self._move(entry, "requeuing" if again else "failed")
-
-    def _hear_from(self, entry: _Entry, attempt: Attempt, now: float) -> None:
-        """Notes a sign of life: a preparing or unresponsive attempt is running."""
-        if attempt.status not in ("preparing", "unresponsive"):
-            entry.attempts[attempt.attempt_id] = replace(attempt, last_heartbeat_time=now)
-            return
-        attempt = replace(attempt, status="running", last_heartbeat_time=now)
-        self._keep_attempt(entry, attempt)
-        self._follow(entry, attempt)
-
-    # Changes, each of which is recorded
-
-    def _add(self, request: EnqueueRolloutRequest) -> Rollout:
-        rollout = Rollout(
-            rollout_id=_named(request),
-            input=request.input,
-            task_id=request.task_id,
-            group_id=request.group_id,
-            mode=request.mode,
-            resources_id=request.resources_id,
-            config=request.config or RolloutConfig(),
-            start_time=self._clock(),
-            metadata=dict(request.metadata or {}),
-        )
-        self._rollouts[rollout.rollout_id] = _Entry(rollout, len(self._rollouts))
-        self._spans.expect(rollout.rollout_id)
-        self.groups.add_member(rollout)
-        self._record.rollout(rollout, self._push(rollout.rollout_id))
-        return rollout
-
-    def _move(self, entry: _Entry, status: RolloutStatus) -> None:
-        rollout = entry.rollout
-        if status == rollout.status:
-            return
-        if status in _QUEUED:
-            position: int | None = self._push(rollout.rollout_id)
-        else:
-            self._queue.pop(rollout.rollout_id, None)
-            position = None
-        entry.rollout = replace(
-            rollout, status=status, end_time=self._clock() if status in ENDED_ROLLOUT else None
-        )
-        self._record.progress(entry.rollout, position)
-        if entry.rollout.ended:
-            self.groups.count_end(entry.rollout)
-            self._on_end(rollout.rollout_id)
-
-    def _push(self, rollout_id: str) -> int:
-        """Returns the rollout's place in the queue, the last one unless it had one already."""
-        if rollout_id not in self._queue:
-            self._queue[rollout_id] = self._next_position
-            self._next_position += 1
-        return self._queue[rollout_id]
-
-    def _keep_attempt(self, entry: _Entry, attempt: Attempt) -> None:
-        entry.attempts[attempt.attempt_id] = attempt
-        self._owner[attempt.attempt_id] = attempt.rollout_id
-        self._record.attempt(attempt)
-
-    # Look-ups
-
-    def _entry(self, rollout_id: str) -> _Entry:
-        entry = self._rollouts.get(rollout_id)
-        if entry is None:
-            raise UnknownRollout(f"no rollout has the id {rollout_id!r}")
-        return entry
-
-    def _entry_and_attempt(self, rollout_id: str, attempt_id: str) -> tuple[_Entry, Attempt]:
-        entry = self._entry(rollout_id)
-        attempt = entry.latest if attempt_id == "latest" else entry.attempts.get(attempt_id)
-        if attempt is None:
-            raise UnknownAttempt(f"rollout {rollout_id!r} has no attempt {attempt_id!r}")
-        return entry, attempt
-
-    def _attempted(self, attempt_id: str) -> AttemptedRollout:
-        entry = self._rollouts[self._owner[attempt_id]]
-        return AttemptedRollout(entry.rollout, entry.attempts[attempt_id])
-
-    def _candidates(
+    def candidates(
         self, rollout_id_in: Iterable[str] | None, group_id_in: Iterable[str] | None
     ) -> Iterable[Rollout]:
         """Yields the rollouts that pass both filters, in order, looking at no more than these name."""
@@ -395,35 +142,303 @@ class LightningCore:
         entries = [self._rollouts[id] for id in ids or ()]
         return [entry.rollout for entry in sorted(entries, key=lambda entry: entry.order)]
 
+    def delete(self, rollout_ids: Sequence[str]) -> int:
+        """Deletes ended rollouts with all they have, and groups that become empty; unknown ids count as done.
+
+        Raises InvalidTransition for one that goes on, or whose group is not complete or not taken yet.
+        """
+        entries = [self._rollouts[id] for id in dict.fromkeys(rollout_ids) if id in self._rollouts]
+        for entry in entries:
+            if not self._is_done_with(entry.rollout):
+                raise InvalidTransition(
+                    f"rollout {entry.rollout.rollout_id!r} is {entry.rollout.status}"
+                    + (f" in group {entry.rollout.group_id!r}" if entry.rollout.group_id else "")
+                    + "; cancel it, or have its group taken, before you delete it"
+                )
+        for entry in entries:
+            self._delete(entry)
+        return len(entries)
+
+    def ended_before(self, time: float) -> list[str]:
+        """The ids of the rollouts that ended before a time and that nobody waits for any more."""
+        return [
+            entry.rollout.rollout_id
+            for entry in self._rollouts.values()
+            if entry.rollout.end_time is not None
+            and entry.rollout.end_time < time
+            and self._is_done_with(entry.rollout)
+        ]
+
+    # Attempts
+
+    def start_attempt(self, rollout_id: str, *, worker_id: str | None, attempt_id: str) -> AttemptedRollout:
+        if attempt_id in self._owner:
+            return self._attempted(attempt_id)
+        entry = self.entry(rollout_id)
+        check_new_status(entry.rollout, "preparing")
+        now = self._clock()
+        attempt = Attempt(
+            rollout_id=rollout_id,
+            attempt_id=attempt_id,
+            sequence_id=len(entry.attempts) + 1,
+            start_time=now,
+            worker_id=worker_id,
+            last_heartbeat_time=now,
+        )
+        self._keep_attempt(entry, attempt)
+        self._move(entry, "preparing")
+        return AttemptedRollout.of(entry.rollout, attempt)
+
+    def update_attempt(
+        self,
+        rollout_id: str,
+        attempt_id: str,
+        *,
+        status: AttemptStatus | Unset,
+        worker_id: str | Unset | None,
+        last_heartbeat_time: float | Unset,
+        metadata: Mapping[str, Json] | Unset,
+    ) -> Attempt:
+        entry, attempt = self.entry_and_attempt(rollout_id, attempt_id)
+        changes = dict(
+            given(
+                status=status,
+                worker_id=worker_id,
+                last_heartbeat_time=last_heartbeat_time,
+                metadata=metadata,
+            )
+        )
+        if status is not UNSET:
+            check_attempt_status(status)
+        if status is not UNSET and status != attempt.status:
+            if attempt.status in ENDED_ATTEMPT:
+                raise InvalidTransition(
+                    f"attempt {attempt.attempt_id!r} ended as {attempt.status} and cannot become {status}"
+                )
+            changes["end_time"] = self._clock() if status in ENDED_ATTEMPT else None
+        attempt = replace(attempt, **changes)
+        self._keep_attempt(entry, attempt)
+        if status is not UNSET:
+            self._follow(entry, attempt)
+        return attempt
+
+    def attempts(self, rollout_id: str) -> list[Attempt]:
+        return list(self.entry(rollout_id).attempts.values())
+
+    def latest_attempts(self, rollout_ids: Sequence[str]) -> list[Attempt | None]:
+        return [self.entry(rollout_id).latest for rollout_id in rollout_ids]
+
+    def abandon_in_flight(self, reason: str) -> dict[str, list[str]]:
+        """Declares every attempt in flight unresponsive; returns what became of their rollouts.
+
+        For a store that is opened again: whoever ran those attempts is gone.
+        """
+        lost: dict[str, list[str]] = {"requeued": [], "failed": []}
+        for entry in self._rollouts.values():
+            attempt = entry.latest
+            if entry.rollout.status not in ("preparing", "running") or attempt is None:
+                continue
+            self._give_up(entry, attempt, "unresponsive", {"lost": reason})
+            outcome = "failed" if entry.rollout.status == "failed" else "requeued"
+            lost[outcome].append(entry.rollout.rollout_id)
+        return lost
+
+    def expire(self) -> None:
+        """Gives up the attempts that took too long or were silent for too long; ends overdue leases."""
+        now = self._clock()
+        for attempt_id in self.deadlines.overdue(now):
+            entry = self._rollouts[self._owner[attempt_id]]
+            attempt = entry.attempts[attempt_id]
+            status, reason = overdue_reason(attempt, entry.rollout.config, now)
+            self._give_up(entry, attempt, status, {"error": reason, "origin": "limit"})
+        self.groups.end_leases(now)
+
+    def next_deadline(self) -> float | None:
+        """When to call ``expire`` next; None for not before something changes."""
+        times = (self.deadlines.next(), self.groups.leases.next())
+        return min((time for time in times if time is not None), default=None)
+
+    def hear_from(self, entry: Entry, attempt: Attempt) -> None:
+        """Notes a sign of life: a preparing or unresponsive attempt is running."""
+        now = self._clock()
+        if attempt.status not in ("preparing", "unresponsive"):
+            entry.attempts[attempt.attempt_id] = replace(attempt, last_heartbeat_time=now)
+            return
+        metadata = {name: value for name, value in attempt.metadata.items() if name not in _GIVEN_UP}
+        attempt = replace(attempt, status="running", last_heartbeat_time=now, metadata=metadata)
+        self._keep_attempt(entry, attempt)
+        self._follow(entry, attempt)
+
+    def update_worker(self, worker_id: str, *, heartbeat_stats: Mapping[str, Json] | Unset) -> Worker:
+        """Notes a worker's heartbeat, which keeps its attempts alive."""
+        now = self._clock()
+        for rollout_id, attempt_id in self.workers.attempts_of(worker_id):
+            entry = self._rollouts[rollout_id]
+            entry.attempts[attempt_id] = replace(entry.attempts[attempt_id], last_heartbeat_time=now)
+        return self.workers.beat(worker_id, now, None if heartbeat_stats is UNSET else heartbeat_stats)
+
+    def counts(self) -> dict[str, Any]:
+        """Numbers of things: rollouts and groups by status, attempts."""
+        return {
+            "rollouts": dict(Counter(entry.rollout.status for entry in self._rollouts.values())),
+            "attempts": len(self._owner),
+            "groups": self.groups.count(),
+        }
+
+    # Rules
+
+    def _check_requests(self, requests: Sequence[EnqueueRolloutRequest]) -> dict[str, Rollout]:
+        """Returns the rollouts that exist already; raises InvalidValue if one contradicts its request."""
+        repeated: dict[str, Rollout] = {}
+        added: Counter[str] = Counter()
+        new_ids: set[str] = set()
+        for request in requests:
+            rollout_id = named(request)
+            known = self.rollout(rollout_id)
+            if known is None and rollout_id not in new_ids:
+                new_ids.add(rollout_id)
+                self.resources.check_known(request.resources_id)
+                if request.group_id is not None:
+                    added[request.group_id] += 1
+            elif known is None or differs(request, known):
+                raise InvalidValue(f"rollout_id {rollout_id!r} is taken; give another, or none")
+            else:
+                repeated[rollout_id] = known
+        self.groups.check_room(added)
+        return repeated
+
+    def _follow(self, entry: Entry, attempt: Attempt) -> None:
+        """Moves the rollout after its attempt's status, if the attempt is the latest and it has not ended."""
+        if attempt is entry.latest and not entry.rollout.ended:
+            self._move(entry, status_after(attempt, entry.rollout.config, num_attempts=len(entry.attempts)))
+
+    def _give_up(
+        self, entry: Entry, attempt: Attempt, status: AttemptStatus, notes: Mapping[str, Json]
+    ) -> None:
+        end_time = self._clock() if status in ENDED_ATTEMPT else None
+        metadata = {**attempt.metadata, **notes}
+        attempt = replace(attempt, status=status, end_time=end_time, metadata=metadata)
+        self._keep_attempt(entry, attempt)
+        self._follow(entry, attempt)
+
+    def _due_at(self, attempt_id: str) -> float | None:
+        rollout_id = self._owner.get(attempt_id)
+        if rollout_id is None:
+            return None
+        entry = self._rollouts[rollout_id]
+        return deadline(entry.attempts[attempt_id], entry.rollout.config)
+
+    def _is_done_with(self, rollout: Rollout) -> bool:
+        """Whether it has ended and no group still wants it."""
+        if not rollout.ended:
+            return False
+        if rollout.group_id is None:
+            return True
+        group = self.groups.get(rollout.group_id)
+        return group.num_rollouts is None or group.status == "taken"
+
+    # Changes, each of which is recorded
+
+    def _add(self, request: EnqueueRolloutRequest) -> Rollout:
+        latest = self.resources.latest()
+        rollout = Rollout(
+            rollout_id=named(request),
+            input=request.input,
+            task_id=request.task_id,
+            group_id=request.group_id,
+            mode=request.mode,
+            resources_id=request.resources_id or (latest.resources_id if latest else None),
+            config=request.config or RolloutConfig(),
+            start_time=self._clock(),
+            metadata=dict(request.metadata or {}),
+        )
+        self._rollouts[rollout.rollout_id] = Entry(rollout, self._next_order)
+        self._next_order += 1
+        self._watch.on_new(rollout.rollout_id)
+        self.groups.add_member(rollout)
+        self._record.rollout(rollout, self._queue.push(rollout.rollout_id))
+        self.feed.add("rollout", rollout_id=rollout.rollout_id, status=rollout.status)
+        return rollout
+
+    def _move(self, entry: Entry, status: RolloutStatus) -> None:
+        rollout = entry.rollout
+        if status == rollout.status:
+            return
+        position = None
+        if status in _QUEUED:
+            position = self._queue.push(rollout.rollout_id)
+        else:
+            self._queue.remove(rollout.rollout_id)
+        entry.rollout = replace(
+            rollout, status=status, end_time=self._clock() if status in ENDED_ROLLOUT else None
+        )
+        self._record.progress(entry.rollout, position)
+        self.feed.add("rollout", rollout_id=rollout.rollout_id, status=status)
+        if entry.rollout.ended:
+            self.groups.count_end(entry.rollout)
+            self._watch.on_end(rollout.rollout_id)
+
+    def _keep_attempt(self, entry: Entry, attempt: Attempt) -> None:
+        before = entry.attempts.get(attempt.attempt_id)
+        entry.attempts[attempt.attempt_id] = attempt
+        self._owner[attempt.attempt_id] = attempt.rollout_id
+        self.deadlines.note(attempt.attempt_id)
+        self.workers.follow(before, attempt, self._clock())
+        self._record.attempt(attempt)
+        if before is None or before.status != attempt.status:
+            self.feed.add(
+                "attempt",
+                rollout_id=attempt.rollout_id,
+                attempt_id=attempt.attempt_id,
+                status=attempt.status,
+            )
+
+    def _delete(self, entry: Entry) -> None:
+        rollout_id = entry.rollout.rollout_id
+        del self._rollouts[rollout_id]
+        for attempt_id in entry.attempts:
+            del self._owner[attempt_id]
+        self._record.rollout_deleted(rollout_id)
+        self.groups.forget(entry.rollout)
+        self._watch.on_delete(rollout_id, list(entry.attempts))
+        self.feed.add("deleted", rollout_id=rollout_id)
+
+    # Look-ups
+
+    def entry(self, rollout_id: str) -> Entry:
+        """The rollout with its attempts; UnknownRollout if there is none with this id."""
+        entry = self._rollouts.get(rollout_id)
+        if entry is None:
+            raise UnknownRollout(f"no rollout has the id {rollout_id!r}")
+        return entry
+
+    def entry_and_attempt(self, rollout_id: str, attempt_id: str) -> tuple[Entry, Attempt]:
+        """The rollout and one of its attempts; UnknownRollout or UnknownAttempt if there is none."""
+        entry = self.entry(rollout_id)
+        attempt = entry.latest if attempt_id == "latest" else entry.attempts.get(attempt_id)
+        if attempt is None:
+            raise UnknownAttempt(f"rollout {rollout_id!r} has no attempt {attempt_id!r}")
+        return entry, attempt
+
+    def _attempted(self, attempt_id: str) -> AttemptedRollout:
+        entry = self._rollouts[self._owner[attempt_id]]
+        return AttemptedRollout.of(entry.rollout, entry.attempts[attempt_id])
+
     def _restore(self, snapshot: Snapshot) -> None:
+        self.feed.last = snapshot.last_change
         self.groups.restore(snapshot.groups, [rollout for rollout, _ in snapshot.rollouts])
         self.resources.restore(snapshot.resources)
         for rollout, _ in snapshot.rollouts:
-            self._rollouts[rollout.rollout_id] = _Entry(rollout, len(self._rollouts))
+            self._rollouts[rollout.rollout_id] = Entry(rollout, self._next_order)
+            self._next_order += 1
+        now = self._clock()
         for attempt in snapshot.attempts:
+            # Heartbeats are not journalled, and a clock may have been set back since.
+            attempt = replace(attempt, start_time=min(attempt.start_time, now), last_heartbeat_time=now)
             self._rollouts[attempt.rollout_id].attempts[attempt.attempt_id] = attempt
             self._owner[attempt.attempt_id] = attempt.rollout_id
-        queued = [
+            self.workers.follow(None, attempt, now)
+            self.deadlines.note(attempt.attempt_id)
+        self._queue.restore(
             (position, rollout.rollout_id) for rollout, position in snapshot.rollouts if position is not None
-        ]
-        for position, rollout_id in sorted(queued):
-            self._queue[rollout_id] = position
-            self._next_position = position + 1
-        self._num_spans = snapshot.num_spans
-
-
-def _named(request: EnqueueRolloutRequest) -> str:
-    assert request.rollout_id is not None, "the caller of the core names every rollout"
-    return request.rollout_id
-
-
-def _given(**fields: Any) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if value is not UNSET}
-
-
-def _differs(request: EnqueueRolloutRequest, rollout: Rollout) -> bool:
-    return (request.input, request.task_id, request.group_id) != (
-        rollout.input,
-        rollout.task_id,
-        rollout.group_id,
-    )
+        )

@@ -3,13 +3,14 @@
     RayboltError
     ├── InvalidValue          a value given by the user is wrong (also a ValueError)
     └── StoreError            the store cannot do what was asked
-        ├── UnknownRollout    no rollout has this id     (also a LookupError)
-        ├── UnknownAttempt    no attempt has this id     (also a LookupError)
-        ├── UnknownGroup      no group has this id       (also a LookupError)
-        ├── UnknownResources  no resources have this id  (also a LookupError)
-        └── InvalidTransition a status cannot follow the present one
+        ├── UnknownRollout    no rollout has this id     (also a ValueError)
+        ├── UnknownAttempt    no attempt has this id     (also a ValueError)
+        ├── UnknownGroup      no group has this id       (also a ValueError)
+        ├── UnknownResources  no resources have this id  (also a ValueError)
+        └── InvalidTransition a status cannot follow the present one (also a ValueError)
 
-Each takes one message, so that it survives pickling between processes unchanged.
+Each takes one message, so that it survives pickling between processes unchanged. The store's are
+ValueErrors, too, since that is what users of Agent Lightning's store catch.
 """
 
 __all__ = [
@@ -36,21 +37,21 @@ class StoreError(RayboltError):
     """The store cannot do what was asked."""
 
 
-class UnknownRollout(StoreError, LookupError):
+class UnknownRollout(StoreError, ValueError):
     """No rollout of this store has the given id."""
 
 
-class UnknownAttempt(StoreError, LookupError):
+class UnknownAttempt(StoreError, ValueError):
     """The rollout has no attempt with the given id (or none at all, for ``"latest"``)."""
 
 
-class UnknownGroup(StoreError, LookupError):
+class UnknownGroup(StoreError, ValueError):
     """No rollout was ever enqueued in, and nobody declared, a group with the given id."""
 
 
-class UnknownResources(StoreError, LookupError):
+class UnknownResources(StoreError, ValueError):
     """No resources of this store have the given id."""
 
 
-class InvalidTransition(StoreError):
+class InvalidTransition(StoreError, ValueError):
     """The rollout or attempt has ended, so its status cannot change any more."""

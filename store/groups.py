@@ -1,12 +1,14 @@
 """The groups of a store: who belongs to them, which are complete, and who took which."""
 
 from collections import Counter, OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
-from .errors import InvalidValue, UnknownGroup
+from .deadlines import Deadlines
+from .errors import InvalidTransition, InvalidValue, UnknownGroup
+from .feed import ChangeFeed
 from .record import Recorder
 from .types import Group, GroupStatus, Rollout
 
@@ -14,26 +16,31 @@ from .types import Group, GroupStatus, Rollout
 @dataclass(slots=True)
 class _Entry:
     group: Group
-    rollout_ids: list[str] = field(default_factory=list)
+    rollout_ids: dict[str, None] = field(default_factory=dict)
+    """In order of enqueuing."""
 
 
 class GroupBook:
     """Groups by id; each is complete when as many of its rollouts have ended as were declared."""
 
-    def __init__(self, recorder: Recorder) -> None:
+    def __init__(self, recorder: Recorder, feed: ChangeFeed, *, on_complete: Callable[[str], None]) -> None:
         self._record = recorder
+        self._feed = feed
+        self._on_complete = on_complete
+        self.leases = Deadlines(self._lease_end)
         self._entries: dict[str, _Entry] = {}
         self._complete: OrderedDict[str, None] = OrderedDict()
-        self._taken_by: dict[str, list[str]] = {}
+        self._taken_by: dict[str, dict[str, None]] = {}  # claim -> group ids, in order
 
     def restore(self, groups: Iterable[Group], rollouts: Iterable[Rollout]) -> None:
         """Starts from what a journal holds."""
         for group in groups:
             self._entries[group.group_id] = _Entry(group)
             self._index(group)
+            self.leases.note(group.group_id)
         for rollout in rollouts:
             if rollout.group_id is not None:
-                self._entries[rollout.group_id].rollout_ids.append(rollout.rollout_id)
+                self._entries[rollout.group_id].rollout_ids[rollout.rollout_id] = None
 
     def declare(self, group_id: str, num_rollouts: int, *, task_id: str | None) -> Group:
         """Says how many rollouts the group has; saying it again is fine, contradicting it is not."""
@@ -70,7 +77,7 @@ class GroupBook:
         if rollout.group_id is None:
             return
         entry = self._entries.get(rollout.group_id) or self._new(rollout.group_id)
-        entry.rollout_ids.append(rollout.rollout_id)
+        entry.rollout_ids[rollout.rollout_id] = None
         if entry.group.task_id is None and rollout.task_id is not None:
             self._keep(entry, task_id=rollout.task_id)
 
@@ -89,12 +96,11 @@ class GroupBook:
         self, *, status_in: Iterable[GroupStatus] | None, group_id_in: Iterable[str] | None
     ) -> list[Group]:
         statuses = None if status_in is None else set(status_in)
-        wanted = None if group_id_in is None else set(group_id_in)
-        return [
-            entry.group
-            for group_id, entry in self._entries.items()
-            if (wanted is None or group_id in wanted) and (statuses is None or entry.group.status in statuses)
-        ]
+        ids: Iterable[str] = self._entries
+        if group_id_in is not None:
+            ids = (group_id for group_id in dict.fromkeys(group_id_in) if group_id in self._entries)
+        groups = (self._entries[group_id].group for group_id in ids)
+        return [group for group in groups if statuses is None or group.status in statuses]
 
     def count(self) -> dict[str, int]:
         """Returns the number of groups by status."""
@@ -109,7 +115,49 @@ class GroupBook:
                 ready = (group_id for group_id in ready if group_id in wanted)
             for group_id in islice(ready, limit):
                 self._keep(self._entries[group_id], status="taken", taken_by=claim)
-        return [self._entries[group_id].group for group_id in self._taken_by.get(claim, ())]
+        taken = (self._entries[id].group for id in self._taken_by.get(claim, ()) if id in self._entries)
+        return [group for group in taken if group.taken_by == claim]
+
+    def lease(self, groups: Iterable[Group], end: float) -> None:
+        """Makes the taken groups complete again at ``end``, unless they are acknowledged before."""
+        for group in groups:
+            self._keep(self._entries[group.group_id], lease_end=end)
+            self.leases.note(group.group_id)
+
+    def acknowledge(self, group_ids: Iterable[str]) -> None:
+        """Ends the leases of taken groups: they stay taken.
+
+        Raises InvalidTransition, before anything is changed, for a group that is not taken (any more).
+        """
+        entries = [self._entry(group_id) for group_id in group_ids]
+        for entry in entries:
+            if entry.group.status != "taken":
+                raise InvalidTransition(
+                    f"group {entry.group.group_id!r} is {entry.group.status}, not taken: its lease has "
+                    "ended, and others may take it; ask for longer leases"
+                )
+        for entry in entries:
+            self._keep(entry, lease_end=None)
+
+    def end_leases(self, now: float) -> None:
+        """Makes the groups complete again whose leases have ended."""
+        for group_id in self.leases.overdue(now):
+            self._keep(self._entries[group_id], status="complete", taken_by=None, lease_end=None)
+
+    def forget(self, rollout: Rollout) -> None:
+        """Takes a rollout out of its group, and the group out of the store with the last of its rollouts."""
+        if rollout.group_id is None:
+            return
+        entry = self._entries[rollout.group_id]
+        del entry.rollout_ids[rollout.rollout_id]
+        if not entry.rollout_ids:
+            del self._entries[rollout.group_id]
+            self._complete.pop(rollout.group_id, None)
+            self._record.group_deleted(rollout.group_id)
+
+    def _lease_end(self, group_id: str) -> float | None:
+        entry = self._entries.get(group_id)
+        return entry.group.lease_end if entry else None
 
     def get(self, group_id: str) -> Group:
         return self._entry(group_id).group
@@ -130,12 +178,17 @@ class GroupBook:
         return entry
 
     def _keep(self, entry: _Entry, **changes: Any) -> None:
-        group = replace(entry.group, **changes)
+        before = entry.group
+        group = replace(before, **changes)
         if group.status == "open" and group.num_ended == group.num_rollouts:
             group = replace(group, status="complete")
         entry.group = group
         self._record.group(group)
         self._index(group)
+        if group.status != before.status:
+            self._feed.add("group", group_id=group.group_id, status=group.status)
+            if group.status == "complete":
+                self._on_complete(group.group_id)
 
     def _index(self, group: Group) -> None:
         if group.status == "complete":
@@ -143,4 +196,4 @@ class GroupBook:
         elif group.status == "taken":
             self._complete.pop(group.group_id, None)
             assert group.taken_by is not None
-            self._taken_by.setdefault(group.taken_by, []).append(group.group_id)
+            self._taken_by.setdefault(group.taken_by, {})[group.group_id] = None

@@ -21,15 +21,17 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from .errors import StoreError
+from .errors import InvalidValue, StoreError
 from .record import Snapshot
 from .rows import SpanRow
-from .types import Attempt, Group, ResourcesUpdate, Rollout, RolloutConfig
+from .types import Attempt, Change, Group, ResourcesUpdate, Rollout, RolloutConfig
 
 FILE_NAME = "journal.db"
-FORMAT = 1
+FORMAT = 2
 LOCK_WAIT_SECONDS = 2.0
 """How long another process may take to let go of the folder, e.g. one that was just killed."""
+KEPT_CHANGES = 1_000_000
+"""About how far back the feed of changes goes."""
 CHECKPOINT_BYTES = 16 * 2**20
 """About how much may be written before the log is moved into the database file."""
 
@@ -43,7 +45,7 @@ CREATE TABLE attempts (
     start_time REAL NOT NULL, end_time REAL, worker_id TEXT, metadata TEXT NOT NULL);
 CREATE TABLE groups (
     group_id TEXT PRIMARY KEY, task_id TEXT, num_rollouts INTEGER, num_ended INTEGER NOT NULL,
-    num_succeeded INTEGER NOT NULL, status TEXT NOT NULL, taken_by TEXT);
+    num_succeeded INTEGER NOT NULL, status TEXT NOT NULL, taken_by TEXT, lease_end REAL);
 CREATE TABLE resources (
     resources_id TEXT PRIMARY KEY, version INTEGER NOT NULL, create_time REAL NOT NULL,
     update_time REAL NOT NULL, resources TEXT NOT NULL);
@@ -53,6 +55,14 @@ CREATE TABLE spans (
     end_time REAL NOT NULL, status TEXT NOT NULL, status_message TEXT, attributes TEXT NOT NULL,
     events TEXT NOT NULL, layout TEXT NOT NULL, arrays BLOB NOT NULL);
 CREATE INDEX spans_by_rollout ON spans (rollout_id);
+CREATE INDEX attempts_by_rollout ON attempts (rollout_id);
+CREATE TABLE changes (position INTEGER PRIMARY KEY, change TEXT NOT NULL);
+PRAGMA user_version = {FORMAT};
+"""
+_FROM_FORMAT_1 = f"""
+ALTER TABLE groups ADD COLUMN lease_end REAL;
+CREATE INDEX attempts_by_rollout ON attempts (rollout_id);
+CREATE TABLE changes (position INTEGER PRIMARY KEY, change TEXT NOT NULL);
 PRAGMA user_version = {FORMAT};
 """
 
@@ -69,10 +79,17 @@ INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (attempt_id) DO
     status = excluded.status, end_time = excluded.end_time, worker_id = excluded.worker_id,
     metadata = excluded.metadata"""
 _PUT_GROUP = """
-INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (group_id) DO UPDATE SET
+INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (group_id) DO UPDATE SET
     task_id = excluded.task_id, num_rollouts = excluded.num_rollouts, num_ended = excluded.num_ended,
-    num_succeeded = excluded.num_succeeded, status = excluded.status, taken_by = excluded.taken_by"""
+    num_succeeded = excluded.num_succeeded, status = excluded.status, taken_by = excluded.taken_by,
+    lease_end = excluded.lease_end"""
 _PUT_RESOURCES = "REPLACE INTO resources VALUES (?, ?, ?, ?, ?)"
+_PUT_CHANGE = "INSERT INTO changes VALUES (?, ?)"
+_DROP_CHANGES = "DELETE FROM changes WHERE position <= ?"
+_DROP_ROLLOUT = tuple(
+    f"DELETE FROM {table} WHERE rollout_id = ?" for table in ("spans", "attempts", "rollouts")
+)
+_DROP_GROUP = "DELETE FROM groups WHERE group_id = ?"
 _PUT_SPAN = f"INSERT INTO spans VALUES ({', '.join('?' * len(SpanRow._fields))})"
 
 
@@ -147,6 +164,7 @@ class Journal:
             group.num_succeeded,
             group.status,
             group.taken_by,
+            group.lease_end,
         )
         self._pending.append((_PUT_GROUP, row))
 
@@ -159,6 +177,20 @@ class Journal:
             json.dumps(dict(update.resources)),
         )
         self._pending.append((_PUT_RESOURCES, row))
+
+    def change(self, change: Change) -> None:
+        position, known = change.position, asdict(change)
+        del known["position"]
+        text = json.dumps({name: value for name, value in known.items() if value})
+        self._pending.append((_PUT_CHANGE, (position, text)))
+        if position % KEPT_CHANGES == 0:
+            self._pending.append((_DROP_CHANGES, (position - KEPT_CHANGES,)))
+
+    def rollout_deleted(self, rollout_id: str) -> None:
+        self._pending.extend((sql, (rollout_id,)) for sql in _DROP_ROLLOUT)
+
+    def group_deleted(self, group_id: str) -> None:
+        self._pending.append((_DROP_GROUP, (group_id,)))
 
     # Writing and reading
 
@@ -198,6 +230,7 @@ class Journal:
                     num_succeeded=row[4],
                     status=row[5],
                     taken_by=row[6],
+                    lease_end=row[7],
                 )
                 for row in query("SELECT * FROM groups ORDER BY rowid")
             ],
@@ -211,8 +244,8 @@ class Journal:
                 )
                 for row in query("SELECT * FROM resources ORDER BY rowid")
             ],
-            # Spans are never deleted, so the highest rowid counts them without a scan.
-            num_spans=query("SELECT max(rowid) FROM spans").fetchone()[0] or 0,
+            num_spans=query("SELECT count(*) FROM spans").fetchone()[0],  # a scan of the narrow index
+            last_change=query("SELECT max(position) FROM changes").fetchone()[0] or 0,
         )
 
     def recall(self, rollout_id: str) -> Iterable[SpanRow]:
@@ -221,6 +254,31 @@ class Journal:
             "SELECT * FROM spans WHERE rollout_id = ? ORDER BY rowid", (rollout_id,)
         )
         return map(SpanRow._make, rows)
+
+    def count_spans(self, rollout_id: str) -> int:
+        """Returns how many flushed spans the rollout has."""
+        query = "SELECT count(*) FROM spans WHERE rollout_id = ?"
+        (count,) = self._connection.execute(query, (rollout_id,)).fetchone()
+        return int(count)
+
+    def recall_changes(self, after: int, limit: int) -> list[Change]:
+        """Returns up to ``limit`` flushed changes behind a position.
+
+        Raises InvalidValue for a position so old that the next change is no longer kept.
+        """
+        query = "SELECT * FROM changes WHERE position > ? ORDER BY position LIMIT ?"
+        found = [_change(*row) for row in self._connection.execute(query, (after, limit))]
+        if found and found[0].position != after + 1:
+            raise InvalidValue(
+                f"cursor is {after}, but the feed is kept from {found[0].position} on; read the state by "
+                "queries and go on from there"
+            )
+        return found
+
+    def compact(self) -> None:
+        """Gives the room of what was deleted back to the system."""
+        self.flush()
+        self._connection.execute("VACUUM")
 
     def close(self) -> None:
         """Flushes, moves the log into the database file and lets go of the folder."""
@@ -290,6 +348,9 @@ def _open(path: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         connection.close()
         raise StoreError(f"{path} is no journal ({error}); restore it or give another folder") from None
+    if found == 1:
+        connection.executescript(f"BEGIN; {_FROM_FORMAT_1} COMMIT;")
+        found = FORMAT
     if found != FORMAT:
         connection.close()
         raise StoreError(f"{path} has format {found}, not {FORMAT}; open it with the raybolt that wrote it")
@@ -326,3 +387,8 @@ def _attempt(row: Sequence[Any]) -> Attempt:
         worker_id=row[6],
         metadata=json.loads(row[7]),
     )
+
+
+def _change(position: int, text: str) -> Change:
+    known = json.loads(text)
+    return Change(position=position, **{**known, "span_ids": tuple(known.get("span_ids", ()))})

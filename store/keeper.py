@@ -2,34 +2,51 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from .clock import SteadyClock, Ticker
 from .core import LightningCore
-from .errors import StoreError, UnknownRollout
+from .errors import StoreError
 from .journal import Journal
-from .record import NoRecorder
+from .reading import Reader
+from .record import NoRecorder, Snapshot
 from .span_cache import SpanCache
-from .types import Group, GroupHandle, Rollout
+from .spans import SpanBook
+from .types import Change, Group, GroupHandle, Rollout
+from .waiting import Waiter, Waiters
+from .watch import Watch
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 CACHE_BYTES = 512 * 2**20
 """Bytes of spans held in memory by a store that has a journal."""
+PRUNE_SECONDS = 60.0
+"""How often a store with a retention looks for what is too old."""
 
 
 Question: TypeAlias = tuple[str, dict[str, Any]]
 """An operation of the keeper and its arguments."""
+
+_ANY_CHANGE = ""
+"""What those wait for who wait for the feed to grow."""
+_WAITING = frozenset({"wait_for_rollouts", "wait_for_groups", "changes"})
+
+
+def waits(operation: str) -> bool:
+    """Whether the answer may be long in coming, so that no other question should travel with this one."""
+    return operation in _WAITING
 
 
 class Keeper:
     """Answers the operations of ``StoreClient``, journalled before they are answered. Thread-safe.
 
     ``publish`` turns a sealed group's table into what a handle refers to. Attempts found in flight are
-    given up, unless ``keep_in_flight`` says that those who run them are alive.
+    given up, unless ``keep_in_flight`` says that those who run them are alive. Deadlines are kept by a
+    thread of the keeper's own, also when nobody asks anything.
     """
 
     def __init__(
@@ -39,54 +56,84 @@ class Keeper:
         publish: Callable[["pa.Table"], Any],
         keep_in_flight: bool = False,
         cache_bytes: int = CACHE_BYTES,
-        clock: Callable[[], float] = time.time,
+        retention_seconds: float | None = None,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self._folder = folder
         self._publish = publish
         self._lock = threading.RLock()
-        self._waiters: dict[str, list[_Waiter]] = {}
+        self._ended, self._completed, self._changed = Waiters(), Waiters(), Waiters()
         self._closed = False
-        self._journal = Journal(folder) if folder is not None else None
-        self._spans = SpanCache(self._journal.recall if self._journal else None, max_bytes=cache_bytes)
-        core = self._core = LightningCore(
-            clock=clock,
-            recorder=self._journal or NoRecorder(),
-            spans=self._spans,
-            on_end=self._notify,
-            snapshot=self._journal.load() if self._journal else None,
+        self._retention_seconds = retention_seconds
+        self._clock = clock or SteadyClock()
+        self._opened = self._next_prune = self._clock()
+        journal = self._journal = Journal(folder) if folder is not None else None
+        recorder = journal or NoRecorder()
+        snapshot = journal.load() if journal else Snapshot()
+        self._cache = SpanCache(journal.recall if journal else None, max_bytes=cache_bytes)
+        watch = Watch(
+            clock=self._clock,
+            on_new=self._cache.expect,
+            on_end=self._ended.notify,
+            on_delete=self._forget,
+            on_complete=self._completed.notify,
+            on_change=lambda: self._changed.notify(_ANY_CHANGE),
+            recall_changes=journal.recall_changes if journal else None,
         )
+        core = self._core = LightningCore(recorder=recorder, watch=watch, snapshot=snapshot)
+        self._spans = SpanBook(core, recorder, self._cache, num_spans=snapshot.num_spans)
         self._lost: dict[str, list[str]] = {"requeued": [], "failed": []}
         if not keep_in_flight:
             self._lost = core.abandon_in_flight("in flight when the store was opened")
             self._flush()
-        self._operations: dict[str, Callable[..., Any]] = {
+        self._operations = self._all_operations()
+        self._ticker = Ticker(self._tick, self._clock)
+        self._plan_tick()
+
+    def _all_operations(self) -> dict[str, Callable[..., Any]]:
+        core, spans = self._core, self._spans
+        reader = Reader(core, spans)
+        return {
             "enqueue": core.enqueue,
             "start_rollout": core.start_rollout,
             "dequeue": core.dequeue,
             "update_rollout": core.update_rollout,
             "rollout": core.rollout,
-            "rollouts": core.rollouts,
+            "rollouts": reader.rollouts,
+            "delete_rollouts": core.delete,
+            "prune": self._prune,
             "start_attempt": core.start_attempt,
             "update_attempt": core.update_attempt,
-            "attempts": core.attempts,
+            "attempts": reader.attempts,
             "latest_attempts": core.latest_attempts,
-            "add_rows": core.add_rows,
-            "rows": core.rows,
+            "add_rows": spans.add,
+            "rows": reader.rows,
+            "next_sequence_ids": spans.next_sequence_ids,
             "declare_group": core.groups.declare,
             "groups": core.groups.query,
             "take_groups": self._take_groups,
+            "acknowledge_groups": core.groups.acknowledge,
             "get_group": self._get_group,
             "add_resources": core.resources.add,
             "update_resources": core.resources.update,
             "resources": core.resources.get,
+            "query_resources": reader.resources,
             "latest_resources": core.resources.latest,
+            "update_worker": core.update_worker,
+            "worker": core.workers.get,
+            "workers": reader.workers,
             "statistics": self._statistics,
+            "compact": self._compact,
         }
 
     async def ask(self, operation: str, arguments: dict[str, Any]) -> Any:
         """Returns the operation's result once everything it changed is journalled."""
         if operation == "wait_for_rollouts":
             return await self._wait_for_rollouts(**arguments)
+        if operation == "wait_for_groups":
+            return await self._wait_for_groups(**arguments)
+        if operation == "changes":
+            return await self._changes(**arguments)
         (answer,) = await self.ask_many([(operation, arguments)])
         if isinstance(answer, BaseException):
             raise answer
@@ -96,6 +143,7 @@ class Keeper:
         """Returns the answers to questions that need no waiting, in order; an exception is an answer too."""
         with self._lock:
             answers = [self._answer(operation, arguments) for operation, arguments in questions]
+            self._plan_tick()
         if self._journal is None:
             return answers
         await asyncio.sleep(0)  # the calls of this tick of the loop share one transaction
@@ -107,12 +155,14 @@ class Keeper:
         return answers
 
     def close(self) -> None:
+        """Writes what is pending and lets go of the folder; closing twice does nothing."""
         with self._lock:
             if self._closed:
                 return
             self._closed = True
             if self._journal is not None:
                 self._journal.close()
+        self._ticker.close()
 
     def _answer(self, operation: str, arguments: dict[str, Any]) -> Any:
         try:
@@ -124,19 +174,55 @@ class Keeper:
     def _flush(self) -> None:
         if self._journal is not None and not self._closed:
             self._journal.flush()
-            self._spans.trim()
+            self._cache.trim()
+            self._core.feed.trim()
 
     def _check_open(self) -> None:
         if self._closed:
             where = "in memory" if self._folder is None else f"at {self._folder}"
             raise StoreError(f"the store {where} is closed; open a new one")
 
+    # Time
+
+    def _tick(self) -> None:
+        """Does what is due. A journal that cannot be written says so to whoever asks next."""
+        with self._lock:
+            if self._closed:
+                return
+            self._core.expire()
+            if self._retention_seconds is not None and self._clock() >= self._next_prune:
+                self._next_prune = self._clock() + PRUNE_SECONDS
+                self._prune(self._retention_seconds)
+            self._plan_tick()
+            with suppress(StoreError):
+                self._flush()
+
+    def _plan_tick(self) -> None:
+        when = self._core.next_deadline()
+        if self._retention_seconds is not None:
+            when = self._next_prune if when is None else min(when, self._next_prune)
+        self._ticker.wake_at(when)
+
+    def _prune(self, older_than_seconds: float) -> int:
+        return self._core.delete(self._core.ended_before(self._clock() - older_than_seconds))
+
+    def _forget(self, rollout_id: str, attempt_ids: list[str]) -> None:
+        num_spans = self._cache.forget(rollout_id)
+        if num_spans is None:
+            assert self._journal is not None, "without a journal every span is in the cache"
+            num_spans = self._journal.count_spans(rollout_id)
+        self._spans.forget(attempt_ids, num_spans)
+
     # Groups
 
-    def _take_groups(self, limit: int, *, group_id_in: Iterable[str] | None, claim: str) -> list[GroupHandle]:
-        return [
-            self._seal(group) for group in self._core.groups.take(limit, group_id_in=group_id_in, claim=claim)
-        ]
+    def _take_groups(
+        self, limit: int, *, group_id_in: Iterable[str] | None, claim: str, lease_seconds: float | None
+    ) -> list[GroupHandle]:
+        taken = self._core.groups.take(limit, group_id_in=group_id_in, claim=claim)
+        handles = [self._seal(group) for group in taken]
+        if lease_seconds is not None:  # it counts from when the taker can begin
+            self._core.groups.lease(taken, self._clock() + lease_seconds)
+        return handles
 
     def _get_group(self, group_id: str) -> GroupHandle:
         return self._seal(self._core.groups.get(group_id))
@@ -144,7 +230,7 @@ class Keeper:
     def _seal(self, group: Group) -> GroupHandle:
         from .blocks import encode_rows, num_sampled_tokens  # Arrow is loaded by the first group
 
-        members = self._core.members(group.group_id)
+        members = self._spans.members(group.group_id)
         table = encode_rows(group.group_id, group.task_id, members)
         return GroupHandle(
             group_id=group.group_id,
@@ -157,52 +243,67 @@ class Keeper:
             nbytes=table.nbytes,
         )
 
+    # The store itself
+
     def _statistics(self) -> dict[str, Any]:
-        return {**self._core.statistics(), "lost": self._lost}
+        counts = self._core.counts()
+        return {
+            **counts,
+            "spans": self._spans.num_spans,
+            "lost": self._lost,
+            "total_rollouts": sum(counts["rollouts"].values()),
+            "total_attempts": counts["attempts"],
+            "total_spans": self._spans.num_spans,
+            "total_resources": len(self._core.resources),
+            "total_workers": len(self._core.workers),
+            "total_span_bytes": self._cache.nbytes,
+            "uptime": self._clock() - self._opened,
+        }
+
+    def _compact(self) -> None:
+        if self._journal is not None:
+            self._journal.compact()
 
     # Waiting
 
     async def _wait_for_rollouts(self, rollout_ids: list[str], timeout: float | None) -> list[Rollout]:
+        def those() -> list[Rollout]:
+            return [self._core.entry(rollout_id).rollout for rollout_id in rollout_ids]
+
         with self._lock:
             self._check_open()
-            waiter = _Waiter({id for id in rollout_ids if not self._rollout(id).ended})
-            for rollout_id in waiter.pending:
-                self._waiters.setdefault(rollout_id, []).append(waiter)
-        await waiter.wait(timeout)
+            waiter = Waiter({rollout.rollout_id for rollout in those() if not rollout.ended})
+        await self._wait(self._ended, waiter, timeout)
         with self._lock:
-            for rollout_id in waiter.pending:
-                self._waiters[rollout_id].remove(waiter)
-            self._flush()
-            return [rollout for rollout in map(self._rollout, rollout_ids) if rollout.ended]
+            return [rollout for rollout in those() if rollout.ended]
 
-    def _rollout(self, rollout_id: str) -> Rollout:
-        rollout = self._core.rollout(rollout_id)
-        if rollout is None:
-            raise UnknownRollout(f"no rollout has the id {rollout_id!r}")
-        return rollout
+    async def _wait_for_groups(self, group_ids: list[str], timeout: float | None) -> list[Group]:
+        def those() -> list[Group]:
+            return [self._core.groups.get(group_id) for group_id in group_ids]
 
-    def _notify(self, rollout_id: str) -> None:
-        for waiter in self._waiters.pop(rollout_id, ()):
-            waiter.note_end(rollout_id)
+        with self._lock:
+            self._check_open()
+            waiter = Waiter({group.group_id for group in those() if group.status == "open"})
+        await self._wait(self._completed, waiter, timeout)
+        with self._lock:
+            return [group for group in those() if group.status != "open"]
 
+    async def _changes(self, after: int, limit: int, timeout: float | None) -> list[Change]:
+        with self._lock:
+            self._check_open()
+            found = self._core.feed.after(after, limit)
+            waiter = Waiter(set() if found else {_ANY_CHANGE})
+        await self._wait(self._changed, waiter, timeout)
+        with self._lock:
+            return self._core.feed.after(after, limit)
 
-class _Waiter:
-    """One caller, on its own event loop, waiting for rollouts to end."""
-
-    def __init__(self, pending: set[str]) -> None:
-        self.pending = pending
-        self._loop = asyncio.get_running_loop()
-        self._done = asyncio.Event()
-        if not pending:
-            self._done.set()
-
-    async def wait(self, timeout: float | None) -> None:
+    async def _wait(self, waiters: Waiters, waiter: Waiter, timeout: float | None) -> None:
+        """Waits; what the caller then reads is journalled."""
+        with self._lock:
+            waiters.add(waiter)
         try:
-            await asyncio.wait_for(self._done.wait(), timeout)
-        except TimeoutError:
-            return  # the caller gets those that ended in time
-
-    def note_end(self, rollout_id: str) -> None:
-        self.pending.discard(rollout_id)
-        if not self.pending:
-            self._loop.call_soon_threadsafe(self._done.set)
+            await waiter.wait(timeout)
+        finally:
+            with self._lock:
+                waiters.remove(waiter)
+                self._flush()

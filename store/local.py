@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 from typing import Any, NoReturn
 
+from .base import Capabilities
 from .client import StoreClient
 from .errors import StoreError
 from .keeper import CACHE_BYTES, Keeper
@@ -18,10 +19,31 @@ class LocalStore(StoreClient):
     ``statistics()["lost"]`` names them. One store at a time can have a folder open; others get StoreError.
     """
 
-    def __init__(self, path: str | os.PathLike[str] | None = None, *, cache_bytes: int = CACHE_BYTES) -> None:
-        """Opens or creates the store; at most ``cache_bytes`` of a folder's spans are held in memory."""
-        folder = Path(path).resolve() if path is not None else None
-        self._keeper = Keeper(folder, publish=_itself, cache_bytes=cache_bytes)
+    def __init__(
+        self,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        cache_bytes: int = CACHE_BYTES,
+        retention_seconds: float | None = None,
+    ) -> None:
+        """Opens or creates the store; at most ``cache_bytes`` of a folder's spans are held in memory.
+
+        With a retention, rollouts that ended longer ago are deleted (see ``prune``), once a minute.
+        """
+        self._folder = Path(path).resolve() if path is not None else None
+        self._keeper = Keeper(
+            self._folder, publish=_itself, cache_bytes=cache_bytes, retention_seconds=retention_seconds
+        )
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            thread_safe=True,
+            async_safe=True,
+            zero_copy=True,
+            otlp_traces=False,
+            durable=self._folder is not None,
+        )
 
     async def _ask(self, operation: str, **arguments: Any) -> Any:
         return await self._keeper.ask(operation, arguments)

@@ -1,4 +1,4 @@
-"""Spans of ours as OpenTelemetry's, for any exporter of its SDK. Needs the `otel` extra."""
+"""Spans of ours as OpenTelemetry's, for any exporter of its SDK, and those of its SDK as ours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
 from .errors import InvalidValue, StoreError
-from .types import Span
+from .types import Span, SpanEvent, SpanStatus
 
 _SCOPE = InstrumentationScope("raybolt")
 _STATUS = {"ok": StatusCode.OK, "error": StatusCode.ERROR, "unset": StatusCode.UNSET}
@@ -69,6 +69,48 @@ def to_otel(span: Span, resource: Resource | None = None) -> ReadableSpan:
         end_time=_nanoseconds(span.end_time),
         instrumentation_scope=_SCOPE,
     )
+
+
+def from_otel(span: ReadableSpan, rollout_id: str, attempt_id: str, sequence_id: int) -> Span:
+    """The span of an SDK tracer as ours. Lists of ints stay lists; bytes become their `repr`.
+
+    Raises:
+        InvalidValue: it has not ended, or has no context.
+    """
+    if span.context is None or span.start_time is None or span.end_time is None:
+        raise InvalidValue(f"span {span.name!r} has not ended (or has no context); add it from on_end")
+    status: SpanStatus = "error" if span.status.status_code is StatusCode.ERROR else "ok"
+    return Span(
+        rollout_id=rollout_id,
+        attempt_id=attempt_id,
+        sequence_id=sequence_id,
+        trace_id=f"{span.context.trace_id:032x}",
+        span_id=f"{span.context.span_id:016x}",
+        parent_id=None if span.parent is None else f"{span.parent.span_id:016x}",
+        name=span.name,
+        start_time=span.start_time / 1e9,
+        end_time=span.end_time / 1e9,
+        status="unset" if span.status.status_code is StatusCode.UNSET else status,
+        status_message=span.status.description,
+        attributes={name: _plain(value) for name, value in (span.attributes or {}).items()},
+        events=tuple(
+            SpanEvent(
+                event.name,
+                event.timestamp / 1e9,
+                {name: _plain(value) for name, value in (event.attributes or {}).items()},
+            )
+            for event in span.events
+        ),
+    )
+
+
+def _plain(value: Any) -> Any:
+    """An OpenTelemetry value as JSON."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value if value is None or isinstance(value, str | bool | int | float) else repr(value)
 
 
 def _context(span: Span, span_id: str) -> SpanContext:

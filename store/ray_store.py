@@ -16,9 +16,10 @@ from ray.actor import ActorHandle
 from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from .base import Capabilities
 from .client import StoreClient
 from .errors import RayboltError, StoreError
-from .keeper import Keeper, Question
+from .keeper import Keeper, Question, waits
 
 NAMESPACE = "raybolt"
 """Ray namespace of all shards, so that drivers with other namespaces find them."""
@@ -32,9 +33,10 @@ class RayStore(StoreClient):
     while the shard is down wait for its restart and are then repeated, which their ids make harmless.
     """
 
-    def __init__(self, name: str, shard: ActorHandle) -> None:
+    def __init__(self, name: str, shard: ActorHandle, folder: Path | None) -> None:
         """Wraps a shard; use ``create`` or ``connect``."""
         self.name = name
+        self._folder = folder
         self._shard = shard
         self._mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = WeakKeyDictionary()
 
@@ -67,21 +69,35 @@ class RayStore(StoreClient):
                 f"the store named {name!r} runs already, with path {found} and not {folder}; "
                 "give another name, or that path"
             )
-        return cls(name, shard)
+        return cls(name, shard, folder)
 
     @classmethod
     def connect(cls, name: str = "store") -> "RayStore":
         """Returns the running store of this name; StoreError when there is none."""
         try:
-            return cls(name, ray.get_actor(_actor_name(name), namespace=NAMESPACE))
+            shard = ray.get_actor(_actor_name(name), namespace=NAMESPACE)
         except ValueError:
             raise StoreError(
                 f"no store named {name!r} runs in this cluster; start it by RayStore.create"
             ) from None
+        folder, failure = ray.get(shard.opened.remote())
+        if failure is not None:
+            raise failure
+        return cls(name, shard, folder)
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            thread_safe=True,
+            async_safe=True,
+            zero_copy=True,
+            otlp_traces=False,
+            durable=self._folder is not None,
+        )
 
     async def _ask(self, operation: str, **arguments: Any) -> Any:
         question = (operation, arguments)
-        if operation == "wait_for_rollouts":  # it may take minutes, so no other question travels with it
+        if waits(operation):
             (answer,) = await self._send([question], wait=True)
         else:
             answer = await self._mailbox().ask(question)
@@ -106,7 +122,7 @@ class RayStore(StoreClient):
         return answers
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RayStore, (self.name, self._shard)
+        return RayStore, (self.name, self._shard, self._folder)
 
     async def close(self) -> None:
         """Does nothing to the shard, which others may be using; ``destroy`` ends it."""

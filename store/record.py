@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from .rows import SpanRow
-from .types import Attempt, Group, ResourcesUpdate, Rollout
+from .types import Attempt, Change, Group, ResourcesUpdate, Rollout
 
 
 class Recorder(Protocol):
@@ -25,6 +25,14 @@ class Recorder(Protocol):
 
     def resources(self, update: ResourcesUpdate) -> None: ...
 
+    def change(self, change: Change) -> None:
+        """The feed has grown by this."""
+
+    def rollout_deleted(self, rollout_id: str) -> None:
+        """The rollout is gone, with its attempts and their spans."""
+
+    def group_deleted(self, group_id: str) -> None: ...
+
 
 class NoRecorder:
     """Forgets every change: the recorder of a store that lives in memory only."""
@@ -41,6 +49,12 @@ class NoRecorder:
 
     def resources(self, update: ResourcesUpdate) -> None: ...
 
+    def change(self, change: Change) -> None: ...
+
+    def rollout_deleted(self, rollout_id: str) -> None: ...
+
+    def group_deleted(self, group_id: str) -> None: ...
+
 
 @dataclass(slots=True)
 class Snapshot:
@@ -53,3 +67,5 @@ class Snapshot:
     resources: list[ResourcesUpdate] = field(default_factory=list)
     """The one added or updated last stands last."""
     num_spans: int = 0
+    last_change: int = 0
+    """Position of the feed's latest change."""

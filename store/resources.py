@@ -4,6 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 
 from .errors import InvalidValue, UnknownResources
+from .feed import ChangeFeed
 from .record import Recorder
 from .types import Json, ResourcesUpdate
 
@@ -11,8 +12,9 @@ from .types import Json, ResourcesUpdate
 class ResourcesBook:
     """Resources by id; the ones added or updated last are the latest."""
 
-    def __init__(self, recorder: Recorder, clock: Callable[[], float]) -> None:
+    def __init__(self, recorder: Recorder, feed: ChangeFeed, clock: Callable[[], float]) -> None:
         self._record = recorder
+        self._feed = feed
         self._clock = clock
         self._updates: OrderedDict[str, ResourcesUpdate] = OrderedDict()
 
@@ -29,13 +31,24 @@ class ResourcesBook:
 
     def update(self, resources_id: str, resources: Mapping[str, Json]) -> ResourcesUpdate:
         """Makes the next version; contents equal to the present ones make none."""
-        known = self._updates.get(resources_id)
-        if known is None:
-            raise UnknownResources(f"no resources have the id {resources_id!r}; add them by add_resources")
+        self.check_known(resources_id)
+        known = self._updates[resources_id]
         return known if known.resources == resources else self._keep(resources_id, resources)
 
     def get(self, resources_id: str) -> ResourcesUpdate | None:
         return self._updates.get(resources_id)
+
+    def all(self) -> Iterable[ResourcesUpdate]:
+        """All resources; those added or updated last stand last."""
+        return self._updates.values()
+
+    def __len__(self) -> int:
+        return len(self._updates)
+
+    def check_known(self, resources_id: str | None) -> None:
+        """Raises UnknownResources for an id that no resources have; None names none."""
+        if resources_id is not None and resources_id not in self._updates:
+            raise UnknownResources(f"no resources have the id {resources_id!r}; add them by add_resources")
 
     def latest(self) -> ResourcesUpdate | None:
         return next(reversed(self._updates.values()), None)
@@ -51,4 +64,5 @@ class ResourcesBook:
             resources=dict(resources),
         )
         self._record.resources(update)
+        self._feed.add("resources", resources_id=resources_id)
         return update

@@ -52,6 +52,14 @@ class SpanCache:
         """Returns the rollout's rows in order of arrival."""
         return list(self._spans_of(rollout_id).rows.values())
 
+    def forget(self, rollout_id: str) -> int | None:
+        """Drops a deleted rollout; returns how many spans it had, or None if the journal alone knows."""
+        spans = self._resident.pop(rollout_id, None)
+        if spans is None:
+            return None
+        self.nbytes -= spans.nbytes
+        return len(spans.rows)
+
     def expect(self, rollout_id: str) -> None:
         """Notes that the rollout is new, so that its first span asks nothing of the journal."""
         self._resident[rollout_id] = _RolloutSpans()

@@ -7,7 +7,7 @@ object on a change and never mutates one that was handed out.
 import enum
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from .errors import InvalidValue
@@ -27,6 +27,8 @@ RolloutStatus: TypeAlias = Literal[
 AttemptStatus: TypeAlias = Literal["preparing", "running", "succeeded", "failed", "timeout", "unresponsive"]
 GroupStatus: TypeAlias = Literal["open", "complete", "taken"]
 SpanStatus: TypeAlias = Literal["ok", "error", "unset"]
+WorkerStatus: TypeAlias = Literal["idle", "busy", "unknown"]
+ChangeKind: TypeAlias = Literal["rollout", "attempt", "spans", "group", "resources", "deleted"]
 
 ENDED_ROLLOUT: Final[frozenset[RolloutStatus]] = frozenset({"succeeded", "failed", "cancelled"})
 ENDED_ATTEMPT: Final[frozenset[AttemptStatus]] = frozenset({"succeeded", "failed", "timeout"})
@@ -129,12 +131,59 @@ class Attempt:
     metadata: Mapping[str, Json] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptedRollout:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptedRollout(Rollout):
     """A rollout together with the attempt that was just started on it."""
 
-    rollout: Rollout
     attempt: Attempt
+
+    @classmethod
+    def of(cls, rollout: Rollout, attempt: Attempt) -> "AttemptedRollout":
+        """Puts the two together."""
+        return cls(**{name: getattr(rollout, name) for name in _ROLLOUT_FIELDS}, attempt=attempt)
+
+    @property
+    def rollout(self) -> Rollout:
+        return self
+
+
+_ROLLOUT_FIELDS = tuple(field.name for field in fields(Rollout))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """Who runs attempts: a runner's process, most often. Its state follows from what it does."""
+
+    worker_id: str
+    status: WorkerStatus = "unknown"
+    heartbeat_stats: Mapping[str, Json] | None = None
+    """What it last said of itself."""
+    last_heartbeat_time: float | None = None
+    last_dequeue_time: float | None = None
+    last_busy_time: float | None = None
+    """When it last started an attempt."""
+    last_idle_time: float | None = None
+    """When the last of its attempts ended."""
+    current_rollout_id: str | None = None
+    """Of the attempt in flight that it started last."""
+    current_attempt_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """One change of a store, as subscribers see it."""
+
+    position: int
+    """Counts the store's changes from 1: the cursor behind this change."""
+    kind: ChangeKind
+    rollout_id: str | None = None
+    attempt_id: str | None = None
+    group_id: str | None = None
+    resources_id: str | None = None
+    status: str | None = None
+    """The new one, of a rollout, an attempt or a group."""
+    span_ids: tuple[str, ...] = ()
+    """Of the spans that an attempt got."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +246,8 @@ class Group:
     """``complete`` when ``num_rollouts`` have ended, ``taken`` once ``take_groups`` has handed it out."""
     taken_by: str | None = None
     """Id of the ``take_groups`` call that got the group."""
+    lease_end: float | None = None
+    """When a taken group becomes ``complete`` again, unless it is acknowledged; None for never."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -44,7 +44,7 @@ async def run_one(
     taken = await store.dequeue_rollout("worker-1")
     assert taken is not None
     await store.add_many_spans([make_call_span(taken.attempt, i + 1) for i in range(num_spans)])
-    await store.update_attempt(taken.rollout.rollout_id, taken.attempt.attempt_id, status=status)  # type: ignore[arg-type]
+    await store.update_attempt(taken.rollout_id, taken.attempt.attempt_id, status=status)  # type: ignore[arg-type]
     return taken
 
 

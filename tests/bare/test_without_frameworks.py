@@ -64,7 +64,7 @@ def test_a_local_store_keeps_rollouts():
             store = raybolt.LocalStore(None)
             await store.enqueue_rollout({"question": "2+2"})
             taken = await store.dequeue_rollout()
-            print(taken.rollout.input, taken.attempt.sequence_id)
+            print(taken.input, taken.attempt.sequence_id)
 
         asyncio.run(main())
     """)

@@ -26,6 +26,7 @@ from raybolt.store import (
 
 async def test_an_enqueued_rollout_waits_and_keeps_what_it_was_given(store: LightningStore) -> None:
     config = RolloutConfig(max_attempts=3, retry_condition=("timeout",), timeout_seconds=9.0)
+    await store.add_resources({"prompt": "p"}, resources_id="rs")
     rollout = await store.enqueue_rollout(
         {"question": "?", "ids": (1, 2)},
         task_id="t1",
@@ -47,23 +48,23 @@ async def test_the_queue_is_first_in_first_out_and_never_blocks(store: Lightning
     await store.enqueue_many_rollouts([EnqueueRolloutRequest(input=i, rollout_id=f"r{i}") for i in range(3)])
     first = await store.dequeue_rollout("w")
     assert first is not None
-    assert (first.rollout.rollout_id, first.rollout.status) == ("r0", "preparing")
+    assert (first.rollout_id, first.status) == ("r0", "preparing")
     assert (first.attempt.sequence_id, first.attempt.status, first.attempt.worker_id) == (1, "preparing", "w")
     rest = await store.dequeue_many_rollouts(5)
-    assert [taken.rollout.rollout_id for taken in rest] == ["r1", "r2"]
+    assert [taken.rollout_id for taken in rest] == ["r1", "r2"]
     assert await store.dequeue_rollout() is None
 
 
 async def test_many_takers_at_once_get_each_rollout_once(store: LightningStore) -> None:
     await store.enqueue_many_rollouts([EnqueueRolloutRequest(input=i) for i in range(40)])
     taken = await asyncio.gather(*(store.dequeue_rollout() for _ in range(50)))
-    inputs = [one.rollout.input for one in taken if one is not None]
+    inputs = [one.input for one in taken if one is not None]
     assert sorted(inputs) == list(range(40))
 
 
 async def test_a_started_rollout_is_never_queued(store: LightningStore) -> None:
     started = await store.start_rollout("x", mode="train", worker_id="me")
-    assert (started.rollout.status, started.attempt.worker_id) == ("preparing", "me")
+    assert (started.status, started.attempt.worker_id) == ("preparing", "me")
     assert await store.dequeue_rollout() is None
 
 
@@ -94,6 +95,7 @@ async def test_a_stored_input_does_not_follow_the_callers_object(store: Lightnin
 
 
 async def test_an_update_leaves_unset_fields_alone(store: LightningStore) -> None:
+    await store.add_resources({"prompt": "p"}, resources_id="rs")
     rollout = await store.enqueue_rollout("x", mode="train", resources_id="rs", metadata={"a": 1})
     changed = await store.update_rollout(rollout.rollout_id, mode=None, resources_id=UNSET, metadata={"b": 2})
     assert (changed.mode, changed.resources_id, changed.metadata) == (None, "rs", {"b": 2})
@@ -160,8 +162,8 @@ async def test_waiting_gives_up_after_the_timeout_with_those_that_ended(store: L
 async def test_the_first_span_sets_attempt_and_rollout_running(store: LightningStore) -> None:
     started = await store.start_rollout("x")
     await store.add_span(make_span(started.attempt))
-    attempt = await store.get_latest_attempt(started.rollout.rollout_id)
-    rollout = await store.get_rollout_by_id(started.rollout.rollout_id)
+    attempt = await store.get_latest_attempt(started.rollout_id)
+    rollout = await store.get_rollout_by_id(started.rollout_id)
     assert attempt is not None
     assert rollout is not None
     assert (attempt.status, rollout.status) == ("running", "running")
@@ -196,13 +198,13 @@ async def test_a_retry_queues_the_rollout_until_its_attempts_are_used_up(store: 
 
 async def test_a_superseded_attempt_changes_nothing_but_itself(store: LightningStore) -> None:
     first = await store.start_rollout("x")
-    second = await store.start_attempt(first.rollout.rollout_id)
+    second = await store.start_attempt(first.rollout_id)
     assert await store.add_span(make_span(first.attempt))
-    await store.update_attempt(first.rollout.rollout_id, first.attempt.attempt_id, status="failed")
+    await store.update_attempt(first.rollout_id, first.attempt.attempt_id, status="failed")
     assert [r.status for r in await store.query_rollouts()] == ["preparing"]
-    await store.update_attempt(first.rollout.rollout_id, "latest", status="succeeded")
+    await store.update_attempt(first.rollout_id, "latest", status="succeeded")
     assert [r.status for r in await store.query_rollouts()] == ["succeeded"]
-    assert [a.status for a in await store.query_attempts(second.rollout.rollout_id)] == [
+    assert [a.status for a in await store.query_attempts(second.rollout_id)] == [
         "failed",
         "succeeded",
     ]
@@ -210,12 +212,12 @@ async def test_a_superseded_attempt_changes_nothing_but_itself(store: LightningS
 
 async def test_an_ended_attempt_cannot_change_its_outcome(store: LightningStore) -> None:
     started = await store.start_rollout("x")
-    await store.update_attempt(started.rollout.rollout_id, "latest", status="failed")
-    await store.update_attempt(started.rollout.rollout_id, "latest", status="failed")
+    await store.update_attempt(started.rollout_id, "latest", status="failed")
+    await store.update_attempt(started.rollout_id, "latest", status="failed")
     with pytest.raises(InvalidTransition, match="ended as failed and cannot become succeeded"):
-        await store.update_attempt(started.rollout.rollout_id, "latest", status="succeeded")
+        await store.update_attempt(started.rollout_id, "latest", status="succeeded")
     with pytest.raises(InvalidValue, match="status is 'done'; give one of preparing, running"):
-        await store.update_attempt(started.rollout.rollout_id, "latest", status="done")  # type: ignore[arg-type]
+        await store.update_attempt(started.rollout_id, "latest", status="done")  # type: ignore[arg-type]
 
 
 async def test_an_unresponsive_attempt_revives_with_a_span_and_leaves_the_queue(
@@ -223,7 +225,7 @@ async def test_an_unresponsive_attempt_revives_with_a_span_and_leaves_the_queue(
 ) -> None:
     config = RolloutConfig(max_attempts=2, retry_condition=("unresponsive",))
     started = await store.start_rollout("x", config=config)
-    await store.update_attempt(started.rollout.rollout_id, "latest", status="unresponsive")
+    await store.update_attempt(started.rollout_id, "latest", status="unresponsive")
     assert [r.status for r in await store.query_rollouts()] == ["requeuing"]
     await store.add_span(make_span(started.attempt))
     assert [r.status for r in await store.query_rollouts()] == ["running"]
@@ -232,9 +234,9 @@ async def test_an_unresponsive_attempt_revives_with_a_span_and_leaves_the_queue(
 
 async def test_latest_attempts_are_read_for_many_rollouts_at_once(store: LightningStore) -> None:
     first = await store.start_rollout("x")
-    second = await store.start_attempt(first.rollout.rollout_id)
+    second = await store.start_attempt(first.rollout_id)
     waiting = await store.enqueue_rollout("y")
-    latest = await store.get_latest_attempts([waiting.rollout_id, first.rollout.rollout_id])
+    latest = await store.get_latest_attempts([waiting.rollout_id, first.rollout_id])
     assert latest == [None, second.attempt]
     with pytest.raises(UnknownRollout, match="nobody"):
         await store.get_latest_attempts(["nobody"])
@@ -257,7 +259,7 @@ async def test_a_span_is_read_back_as_it_was_recorded(store: LightningStore) -> 
     )
     object.__setattr__(span, "events", (SpanEvent("retry", 10.5, {"n": 1}),))
     await store.add_span(span)
-    (back,) = await store.query_spans(started.rollout.rollout_id)
+    (back,) = await store.query_spans(started.rollout_id)
     assert (back.name, back.start_time, back.end_time, back.status) == ("chat", 10.0, 11.5, "ok")
     assert (back.trace_id, back.span_id, back.parent_id, back.status_message) == (
         "trace-1",
@@ -279,18 +281,18 @@ async def test_a_span_is_read_back_as_it_was_recorded(store: LightningStore) -> 
 async def test_a_span_sent_twice_is_kept_once(store: LightningStore) -> None:
     started = await store.start_rollout("x")
     spans = [make_span(started.attempt, i) for i in (2, 1)]
-    assert await store.add_many_spans([*spans, spans[0]]) == 2
-    assert await store.add_many_spans(spans) == 0
-    assert await store.add_span(spans[0]) is False
-    kept = await store.query_spans(started.rollout.rollout_id, "latest")
+    assert [s.span_id for s in await store.add_many_spans([*spans, spans[0]])] == ["span-2", "span-1"]
+    assert await store.add_many_spans(spans) == []
+    assert await store.add_span(spans[0]) is None
+    kept = await store.query_spans(started.rollout_id, "latest")
     assert [span.sequence_id for span in kept] == [1, 2]
 
 
 async def test_spans_are_read_by_attempt(store: LightningStore) -> None:
     first = await store.start_rollout("x")
-    second = await store.start_attempt(first.rollout.rollout_id)
+    second = await store.start_attempt(first.rollout_id)
     await store.add_many_spans([make_span(second.attempt, 1), make_span(first.attempt, 2)])
-    rollout_id = first.rollout.rollout_id
+    rollout_id = first.rollout_id
 
     async def attempts_of(attempt_id: str | None) -> list[str]:
         return [span.attempt_id for span in await store.query_spans(rollout_id, attempt_id)]
@@ -310,7 +312,7 @@ async def test_an_array_the_store_cannot_keep_is_refused_by_name(store: Lightnin
         await store.add_span(make_span(started.attempt, m=np.zeros(2, np.complex128)))
     with pytest.raises(InvalidValue, match="attributes of span 'chat' cannot be stored"):
         await store.add_span(make_span(started.attempt, m=[np.zeros(2)]))
-    assert await store.query_spans(started.rollout.rollout_id) == []
+    assert await store.query_spans(started.rollout_id) == []
 
 
 async def test_a_batch_with_one_unknown_attempt_adds_nothing(store: LightningStore) -> None:
@@ -319,7 +321,7 @@ async def test_a_batch_with_one_unknown_attempt_adds_nothing(store: LightningSto
     object.__setattr__(stranger, "attempt_id", "nobody")
     with pytest.raises(UnknownAttempt, match="has no attempt 'nobody'"):
         await store.add_many_spans([make_span(started.attempt, 1), stranger])
-    assert await store.query_spans(started.rollout.rollout_id) == []
+    assert await store.query_spans(started.rollout_id) == []
 
 
 async def test_unknown_ids_raise_by_kind(store: LightningStore) -> None:
@@ -363,13 +365,22 @@ async def test_statistics_count_everything(store: LightningStore) -> None:
     await fill_group(store, "g", num_rollouts=1)
     await store.enqueue_rollout("waiting")
     await store.start_rollout("at work")
+    await store.update_worker("another")
     counts = await store.statistics()
+    assert counts.pop("uptime") > 0
+    assert counts.pop("total_span_bytes") > 0
     assert counts == {
+        "name": type(store).__name__,
         "rollouts": {"succeeded": 1, "preparing": 1, "queuing": 1},
         "attempts": 2,
         "spans": 1,
         "groups": {"complete": 1},
         "lost": {"requeued": [], "failed": []},
+        "total_rollouts": 3,
+        "total_attempts": 2,
+        "total_spans": 1,
+        "total_resources": 0,
+        "total_workers": 2,
     }
 
 
@@ -380,9 +391,9 @@ async def test_concurrent_writers_lose_nothing(store: LightningStore) -> None:
         attempt = started[index].attempt
         for batch in range(5):
             spans = [make_call_span(attempt, 10 * batch + i) for i in range(10)]
-            assert await store.add_many_spans(spans) == 10
+            assert await store.add_many_spans(spans) == spans
 
     await asyncio.gather(*(write(index) for index in range(8)))
     for one in started:
-        kept = await store.query_spans(one.rollout.rollout_id)
+        kept = await store.query_spans(one.rollout_id)
         assert [span.sequence_id for span in kept] == list(range(50))

@@ -44,14 +44,14 @@ def kill_shard(store: RayStore) -> None:
 
 async def test_acknowledged_spans_survive_a_kill_of_the_shard_in_mid_write(store: RayStore) -> None:
     started = await asyncio.gather(*(store.start_rollout(i, rollout_id=f"r{i}") for i in range(4)))
-    acknowledged = dict.fromkeys((one.rollout.rollout_id for one in started), 0)
+    acknowledged = dict.fromkeys((one.rollout_id for one in started), 0)
     stop = asyncio.Event()
 
     async def write(index: int) -> None:
         attempt = started[index].attempt
         while not stop.is_set():
             number = acknowledged[attempt.rollout_id]
-            assert await store.add_many_spans([make_call_span(attempt, number)]) in (0, 1)  # 0: sent twice
+            assert len(await store.add_many_spans([make_call_span(attempt, number)])) <= 1  # 0: sent twice
             acknowledged[attempt.rollout_id] += 1
 
     writers = [asyncio.ensure_future(write(index)) for index in range(4)]
@@ -77,7 +77,7 @@ async def test_calls_wait_for_a_killed_shard_and_change_nothing_twice(store: Ray
     await asyncio.to_thread(kill_shard, store)
     taken = await store.dequeue_rollout()
     assert taken is not None
-    assert (taken.rollout.rollout_id, taken.attempt.sequence_id) == ("r0", 1)
+    assert (taken.rollout_id, taken.attempt.sequence_id) == ("r0", 1)
     await store.update_attempt("r0", taken.attempt.attempt_id, status="succeeded")
     await run_one(store)
     await asyncio.to_thread(kill_shard, store)
@@ -92,8 +92,9 @@ async def test_a_question_asked_twice_gets_one_answer(store: RayStore) -> None:
     first = await store._ask("dequeue", limit=1, worker_id=None, claim="c1")
     again = await store._ask("dequeue", limit=1, worker_id=None, claim="c1")
     assert first == again
-    assert first[0].rollout.rollout_id == "x"
-    groups = [await store._ask("take_groups", limit=1, group_id_in=None, claim="c2") for _ in range(2)]
+    assert first[0].rollout_id == "x"
+    taking = {"limit": 1, "group_id_in": None, "claim": "c2", "lease_seconds": None}
+    groups = [await store._ask("take_groups", **taking) for _ in range(2)]
     assert [[handle.group_id for handle in handles] for handles in groups] == [["g"], ["g"]]
 
 
@@ -138,7 +139,7 @@ async def test_the_driver_holds_references_and_readers_share_one_copy(store: Ray
     span = make_call_span(started.attempt)
     span.attributes[names.PROMPT_IDS] = np.arange(100_000, dtype=np.int32)  # type: ignore[index]
     await store.add_span(span)
-    await store.update_attempt(started.rollout.rollout_id, "latest", status="succeeded")
+    await store.update_attempt(started.rollout_id, "latest", status="succeeded")
     await store.declare_group("g", 1)
     (handle,) = await store.take_groups(1)
     assert isinstance(handle.ref, ray.ObjectRef)

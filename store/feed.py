@@ -1,0 +1,56 @@
+"""The feed of changes: what subscribers read, from any position on, also after the store was opened again."""
+
+from collections import deque
+from collections.abc import Callable
+from itertools import islice
+
+from .errors import InvalidValue
+from .types import Change
+
+RESIDENT_CHANGES = 20_000
+"""Changes held in memory by a store that has a journal."""
+
+Recall = Callable[[int, int], list[Change]]
+"""``recall(after, limit)``: journalled changes behind a position."""
+
+
+class ChangeFeed:
+    """Changes by position, which counts from 1 without gaps."""
+
+    def __init__(
+        self, record: Callable[[Change], None], on_change: Callable[[], None], recall: Recall | None
+    ) -> None:
+        self._record = record
+        self._on_change = on_change
+        self._recall = recall
+        self._resident: deque[Change] = deque()
+        self.last = 0
+        """The position of the latest change; 0 when there is none yet."""
+
+    def add(self, kind: str, **fields: object) -> None:
+        """Appends a change."""
+        self.last += 1
+        change = Change(position=self.last, kind=kind, **fields)  # type: ignore[arg-type]
+        self._resident.append(change)
+        self._record(change)
+        self._on_change()
+
+    def after(self, position: int, limit: int) -> list[Change]:
+        """Returns up to ``limit`` changes behind the position, in order.
+
+        Raises InvalidValue for a position that the feed has not reached.
+        """
+        if not 0 <= position <= self.last:
+            raise InvalidValue(f"cursor is {position}; this store's feed goes from 0 to {self.last}")
+        first = self.last - len(self._resident)
+        if position >= first:
+            return list(islice(self._resident, position - first, position - first + limit))
+        assert self._recall is not None, "without a journal every change is resident"
+        return self._recall(position, limit)
+
+    def trim(self) -> None:
+        """Forgets old changes; only to be called when every change is journalled."""
+        if self._recall is None:
+            return
+        while len(self._resident) > RESIDENT_CHANGES:
+            self._resident.popleft()

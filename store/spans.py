@@ -1,0 +1,98 @@
+"""The spans of a store: rows by attempt, and the numbers that order them."""
+
+from collections.abc import Iterable, Sequence
+
+from .core import LightningCore
+from .record import Recorder
+from .rows import SpanRow
+from .span_cache import SpanCache
+from .types import Attempt, Rollout
+
+
+class SpanBook:
+    """Adds and reads rows for the attempts of a core."""
+
+    def __init__(
+        self, core: LightningCore, recorder: Recorder, cache: SpanCache, *, num_spans: int = 0
+    ) -> None:
+        self._core = core
+        self._record = recorder
+        self._cache = cache
+        self._last_sequence_id: dict[str, int] = {}
+        """By attempt; of attempts that somebody has asked a number for."""
+        self.num_spans = num_spans
+
+    def add(self, rows: Sequence[SpanRow]) -> list[int]:
+        """Adds the rows; returns the indices of those that their attempts had already."""
+        touched = {
+            row.attempt_id: self._core.entry_and_attempt(row.rollout_id, row.attempt_id) for row in rows
+        }
+        new: dict[str, list[SpanRow]] = {}
+        repeated = []
+        for index, row in enumerate(rows):
+            if self._cache.add(row):
+                new.setdefault(row.attempt_id, []).append(row)
+                self._count(row)
+            else:
+                repeated.append(index)
+        for attempt_id, added in new.items():
+            self._record.spans(added)
+            self.num_spans += len(added)
+            entry, _ = touched[attempt_id]
+            self._core.feed.add(
+                "spans",
+                rollout_id=entry.rollout.rollout_id,
+                attempt_id=attempt_id,
+                span_ids=tuple(row.span_id for row in added),
+            )
+        for entry, attempt in touched.values():
+            self._core.hear_from(entry, attempt)
+        return repeated
+
+    def rows(self, rollout_id: str, attempt_id: str | None) -> list[SpanRow]:
+        """Returns the rows of one attempt or, for None, of all, by attempt and sequence id."""
+        entry = self._core.entry(rollout_id)
+        if attempt_id is None:
+            order = {attempt.attempt_id: attempt.sequence_id for attempt in entry.attempts.values()}
+            return sorted(
+                self._cache.rows_of(rollout_id), key=lambda row: (order[row.attempt_id], row.sequence_id)
+            )
+        _, attempt = self._core.entry_and_attempt(rollout_id, attempt_id)
+        rows = (row for row in self._cache.rows_of(rollout_id) if row.attempt_id == attempt.attempt_id)
+        return sorted(rows, key=lambda row: row.sequence_id)
+
+    def members(self, group_id: str) -> list[tuple[Rollout, Attempt | None, list[SpanRow]]]:
+        """Returns the group's rollouts, each with its last attempt and that attempt's rows."""
+        members = []
+        for rollout_id in self._core.groups.members(group_id):
+            entry = self._core.entry(rollout_id)
+            attempt = entry.latest
+            rows = self.rows(rollout_id, attempt.attempt_id) if attempt else []
+            members.append((entry.rollout, attempt, rows))
+        return members
+
+    def next_sequence_ids(self, pairs: Iterable[tuple[str, str]]) -> list[int]:
+        """Returns for each (rollout id, attempt id) the attempt's next number, which nobody gets twice.
+
+        It is larger than that of any of the attempt's spans; the first is 1.
+        """
+        found = [self._core.entry_and_attempt(rollout_id, attempt_id) for rollout_id, attempt_id in pairs]
+        return [self._next(entry.rollout.rollout_id, attempt.attempt_id) for entry, attempt in found]
+
+    def forget(self, attempt_ids: Iterable[str], num_spans: int) -> None:
+        """Drops what is known of deleted attempts, which had so many spans together."""
+        for attempt_id in attempt_ids:
+            self._last_sequence_id.pop(attempt_id, None)
+        self.num_spans -= num_spans
+
+    def _next(self, rollout_id: str, attempt_id: str) -> int:
+        last = self._last_sequence_id.get(attempt_id)
+        if last is None:
+            last = max((row.sequence_id for row in self.rows(rollout_id, attempt_id)), default=0)
+        self._last_sequence_id[attempt_id] = last + 1
+        return last + 1
+
+    def _count(self, row: SpanRow) -> None:
+        last = self._last_sequence_id.get(row.attempt_id)
+        if last is not None and row.sequence_id > last:
+            self._last_sequence_id[row.attempt_id] = row.sequence_id
