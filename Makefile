@@ -1,6 +1,6 @@
 # Two commands matter: `make demo` and `make test`. Both set themselves up in .venv first.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format types check bare examples perf constraints clean
+.PHONY: help setup demo test lint format types check bare examples node perf constraints clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -49,6 +49,12 @@ bare: setup ## install the wheel without any agent framework and run what needs 
 examples: setup ## run every example in its short mode
 	.ci/examples
 
+# For tests/adapters/test_http_node.py alone. Version 6 runs on Node.js 20; 7 asks for 22.
+node: .node/node_modules/openai ## install the npm package openai for the test in JavaScript
+
+.node/node_modules/openai:
+	npm install --prefix .node --no-save --no-package-lock --no-audit --no-fund --loglevel=error openai@6
+
 perf: setup ## measure what raybolt itself costs
 	for file in benchmarks/perf/[a-z]*.py; do $(BIN)/python -m raybolt.benchmarks.perf.$$(basename $$file .py) || exit 1; done
 
@@ -60,4 +66,4 @@ constraints: setup ## resolve constraints.in again into constraints.txt
 	mv constraints.new constraints.txt
 
 clean: ## remove what the other targets made, runs/ excepted
-	rm -rf .venv .venv-bare .types .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
+	rm -rf .venv .venv-bare .node .types .mypy_cache .ruff_cache .pytest_cache build dist *.egg-info
