@@ -14,6 +14,7 @@ from autogen_ext.models.openai import OpenAIChatCompletionClient
 from autogen_ext.models.replay import ReplayChatCompletionClient
 
 import raybolt
+from raybolt.adapters.autogen.copies import Turns
 from raybolt.adapters.patching import active_patches
 
 
@@ -66,7 +67,7 @@ async def test_a_team_that_has_run_before_can_be_wrapped(agent_run):
     await team.run(task="before")
     runs = await asyncio.gather(*(agent_run(team, f"q{k}", echo) for k in range(3)))
     for k, ran in enumerate(runs):
-        assert [message.content for message in ran.result.messages][0] == f"q{k}"
+        assert ran.result.messages[0].content == f"q{k}"
         assert len(ran.requests) == 2
 
 
@@ -92,12 +93,10 @@ class Notebook:
 
     def __init__(self):
         self.lines = []
-        self.lock = threading.Lock()  # cannot be copied
 
     def note(self, line: str) -> str:
         """Notes a line."""
-        with self.lock:
-            self.lines.append(line)
+        self.lines.append(line)
         return "noted"
 
 
@@ -164,6 +163,21 @@ async def test_a_run_that_gives_up_waiting_for_its_turn_lets_the_others_have_the
     assert gone.end.error == "the agent took more than 0.1 seconds"
     assert texts(first)[-1] == "writer: q0"
     assert texts(last)[-1] == "writer: q2"
+
+
+async def test_a_turn_that_comes_in_the_moment_of_leaving_is_passed_on():
+    turns = Turns()
+
+    async def take():
+        async with turns.turn():
+            return "mine"
+
+    async with turns.turn():
+        leaving, patient = asyncio.create_task(take()), asyncio.create_task(take())
+        await asyncio.sleep(0)
+    leaving.cancel()  # it has been given the turn, and does not know yet
+    assert await asyncio.wait_for(patient, 5) == "mine"
+    assert leaving.cancelled()
 
 
 async def test_a_team_on_a_runtime_of_the_users_own_is_refused_with_the_remedy(agent_run):

@@ -125,3 +125,56 @@ async def test_the_call_over_the_limit_ends_everything_at_once(agent_run, script
     assert await leftover_tasks() == set()
     assert active_patches() == []
     assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def two_at_once(llm):
+    members = [AssistantAgent("start", llm), agent(llm), AssistantAgent("other", llm, tools=[sleep_long])]
+    graph = DiGraphBuilder()
+    for member in members:
+        graph.add_node(member)
+    graph.add_edge(members[0], members[1]).add_edge(members[0], members[2])
+    return GraphFlow(members, graph.build())
+
+
+@pytest.mark.parametrize("build", [team, selected, nested, two_at_once])
+async def test_code_around_a_team_sees_the_policys_abort(agent_run, script, build):
+    seen = []
+
+    def around(llm):
+        async def ask(question: str) -> None:
+            try:
+                await build(llm).run(task=question)
+            except BaseException as error:
+                seen.append(type(error).__name__)
+                raise
+
+        return ask
+
+    def policy(request):
+        if request.role == "other":
+            return script.call(("sleep_long", {}))
+        return script.call(("unknown", {})) if request.tools else script.say("writer")
+
+    limits = raybolt.RunLimits(max_calls=4, max_seconds=20)
+    await agent_run(around, "go", policy, limits=limits, framework="autogen")
+    assert seen == ["PolicyAbort"]
+
+
+async def test_a_token_of_the_users_own_stops_the_team_and_not_the_run(agent_run, script):
+    def build(llm):
+        async def ask(question: str) -> str:
+            token = CancellationToken()
+            asyncio.get_running_loop().call_later(0.05, token.cancel)
+            try:
+                await team(llm).run(task=question, cancellation_token=token)
+            except asyncio.CancelledError:
+                return (await AssistantAgent("critic", llm).run(task="again")).messages[-1].content
+
+        return ask
+
+    def policy(request):
+        return script.call(("sleep_long", {})) if request.role == "writer" else script.say("fine")
+
+    ran = await agent_run(build, "go", policy, framework="autogen")
+    assert ran.result == "fine"
+    assert await leftover_tasks() == set()

@@ -204,6 +204,22 @@ async def test_tools_of_a_workbench_are_offered_run_and_recorded(agent_run, scri
     assert ran.parent_name(ran.span("shouted")) == "execute_tool shout"
 
 
+class Falling(Shouting):
+    """A workbench that raises, which AutoGen does not expect."""
+
+    async def call_tool(self, name, arguments=None, cancellation_token=None, call_id=None):
+        raise OSError("fell")
+
+
+async def test_a_workbench_that_raises_fails_the_run_where_autogen_would_wait_for_ever(agent_run, script):
+    def build(llm):
+        return AssistantAgent("writer", llm, workbench=Falling())
+
+    ran = await agent_run(build, "go", script.tool_then("done", ("shout", {})), framework="autogen")
+    assert ran.end.error == "OSError: fell"
+    assert ran.span("execute_tool shout").status_message == "OSError: fell"
+
+
 async def test_memory_and_model_contexts_of_the_agent_shape_its_requests(agent_run, script):
     async def build(llm):
         memory = ListMemory()
@@ -328,8 +344,8 @@ async def test_messages_written_down_are_a_task_too(agent_run, script, task_inpu
 async def test_an_input_that_is_no_message_says_what_an_agent_takes(agent_run, script):
     ran = await agent_run(adder, {"question": "1 + 2?"}, lambda request: script.say("3"))
     assert ran.end.error == (
-        "InvalidValue: task 'task': an AutoGen agent takes a text, or messages such as {'type': 'TextMessage', "
-        "'source': 'user', 'content': …}, but the task's input is ['question']; pass "
+        "InvalidValue: task 'task': an AutoGen agent takes a text, or messages such as "
+        "{'type': 'TextMessage', 'source': 'user', 'content': …}, but the task's input is ['question']; pass "
         "wrap(…, inputs=function_of_the_task) to make one from the other"
     )
 
