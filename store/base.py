@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Latest = Literal["latest"]
+START = "0"
+"""The cursor before all changes."""
 SUBSCRIBE_SECONDS = 20.0
 """How long one question of ``subscribe`` may wait for a change; then it asks again."""
 
@@ -399,19 +401,20 @@ class LightningStore(ABC):
 
     @abstractmethod
     async def get_changes(
-        self, cursor: int = 0, *, limit: int = 1000, timeout: float | None = 0
+        self, cursor: str = START, *, limit: int = 1000, timeout: float | None = 0
     ) -> list[Change]:
         """Returns up to ``limit`` changes behind the cursor, waiting up to ``timeout`` seconds for the first.
 
-        The position of the last one is the next cursor; it is good also after the store was opened again.
+        The last one's cursor is where to go on, also after the store was opened again. A cursor of another
+        store, or one so old that what followed is no longer kept, raises ``InvalidValue``.
         """
 
-    async def subscribe(self, cursor: int = 0) -> AsyncIterator[Change]:
+    async def subscribe(self, cursor: str = START) -> AsyncIterator[Change]:
         """Yields every change behind the cursor, and then each as it comes, for ever."""
         while True:
             for change in await self.get_changes(cursor, timeout=SUBSCRIBE_SECONDS):
                 yield change
-                cursor = change.position
+                cursor = change.cursor
 
     @abstractmethod
     async def statistics(self) -> dict[str, Any]:

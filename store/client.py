@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
-from .base import Latest, LightningStore
+from .base import START, Latest, LightningStore
 from .errors import InvalidValue
 from .query import FilterLogic, SortOrder
 from .rows import dump_json, pack_span, unpack_span
@@ -404,10 +404,10 @@ class StoreClient(LightningStore):
     # The store itself
 
     async def get_changes(
-        self, cursor: int = 0, *, limit: int = 1000, timeout: float | None = 0
+        self, cursor: str = START, *, limit: int = 1000, timeout: float | None = 0
     ) -> list[Change]:
         changes: list[Change] = await self._ask(
-            "changes", after=cursor, limit=_check_count(limit, "limit"), timeout=timeout
+            "changes", cursor=cursor, limit=_check_count(limit, "limit"), timeout=timeout
         )
         return changes
 

@@ -15,10 +15,10 @@ Recall = Callable[[int, int], list[Change]]
 
 
 class ChangeFeed:
-    """Changes by position, which counts from 1 without gaps."""
+    """Changes by position, which counts from 1 without gaps and is the change's cursor."""
 
     def __init__(
-        self, record: Callable[[Change], None], on_change: Callable[[], None], recall: Recall | None
+        self, record: Callable[[int, Change], None], on_change: Callable[[], None], recall: Recall | None
     ) -> None:
         self._record = record
         self._on_change = on_change
@@ -30,18 +30,22 @@ class ChangeFeed:
     def add(self, kind: str, **fields: object) -> None:
         """Appends a change."""
         self.last += 1
-        change = Change(position=self.last, kind=kind, **fields)  # type: ignore[arg-type]
+        change = Change(cursor=str(self.last), kind=kind, **fields)  # type: ignore[arg-type]
         self._resident.append(change)
-        self._record(change)
+        self._record(self.last, change)
         self._on_change()
 
-    def after(self, position: int, limit: int) -> list[Change]:
-        """Returns up to ``limit`` changes behind the position, in order.
+    def after(self, cursor: str, limit: int) -> list[Change]:
+        """Returns up to ``limit`` changes behind the cursor, in order.
 
-        Raises InvalidValue for a position that the feed has not reached.
+        Raises InvalidValue for what is no cursor, and for a position that the feed has not reached.
         """
+        position = int(cursor) if cursor.isdecimal() else -1
         if not 0 <= position <= self.last:
-            raise InvalidValue(f"cursor is {position}; this store's feed goes from 0 to {self.last}")
+            raise InvalidValue(
+                f"cursor is {cursor!r}; this store's feed goes from '0' to '{self.last}': give the cursor of "
+                "one of its changes"
+            )
         first = self.last - len(self._resident)
         if position >= first:
             return list(islice(self._resident, position - first, position - first + limit))

@@ -178,9 +178,9 @@ class Journal:
         )
         self._pending.append((_PUT_RESOURCES, row))
 
-    def change(self, change: Change) -> None:
-        position, known = change.position, asdict(change)
-        del known["position"]
+    def change(self, position: int, change: Change) -> None:
+        known = asdict(change)
+        del known["cursor"]
         text = json.dumps({name: value for name, value in known.items() if value})
         self._pending.append((_PUT_CHANGE, (position, text)))
         if position % KEPT_CHANGES == 0:
@@ -267,13 +267,13 @@ class Journal:
         Raises InvalidValue for a position so old that the next change is no longer kept.
         """
         query = "SELECT * FROM changes WHERE position > ? ORDER BY position LIMIT ?"
-        found = [_change(*row) for row in self._connection.execute(query, (after, limit))]
-        if found and found[0].position != after + 1:
+        found = self._connection.execute(query, (after, limit)).fetchall()
+        if found and found[0][0] != after + 1:
             raise InvalidValue(
-                f"cursor is {after}, but the feed is kept from {found[0].position} on; read the state by "
-                "queries and go on from there"
+                f"cursor is {after}, but the feed is kept from {found[0][0]} on; read the state by queries "
+                "and go on from there"
             )
-        return found
+        return [_change(*row) for row in found]
 
     def compact(self) -> None:
         """Gives the room of what was deleted back to the system."""
@@ -391,4 +391,4 @@ def _attempt(row: Sequence[Any]) -> Attempt:
 
 def _change(position: int, text: str) -> Change:
     known = json.loads(text)
-    return Change(position=position, **{**known, "span_ids": tuple(known.get("span_ids", ()))})
+    return Change(cursor=str(position), **{**known, "span_ids": tuple(known.get("span_ids", ()))})

@@ -288,14 +288,14 @@ class Keeper:
         with self._lock:
             return [group for group in those() if group.status != "open"]
 
-    async def _changes(self, after: int, limit: int, timeout: float | None) -> list[Change]:
+    async def _changes(self, cursor: str, limit: int, timeout: float | None) -> list[Change]:
         with self._lock:
             self._check_open()
-            found = self._core.feed.after(after, limit)
+            found = self._core.feed.after(cursor, limit)
             waiter = Waiter(set() if found else {_ANY_CHANGE})
         await self._wait(self._changed, waiter, timeout)
         with self._lock:
-            return self._core.feed.after(after, limit)
+            return self._core.feed.after(cursor, limit)
 
     async def _wait(self, waiters: Waiters, waiter: Waiter, timeout: float | None) -> None:
         """Waits; what the caller then reads is journalled."""

@@ -25,7 +25,7 @@ class Recorder(Protocol):
 
     def resources(self, update: ResourcesUpdate) -> None: ...
 
-    def change(self, change: Change) -> None:
+    def change(self, position: int, change: Change) -> None:
         """The feed has grown by this."""
 
     def rollout_deleted(self, rollout_id: str) -> None:
@@ -49,7 +49,7 @@ class NoRecorder:
 
     def resources(self, update: ResourcesUpdate) -> None: ...
 
-    def change(self, change: Change) -> None: ...
+    def change(self, position: int, change: Change) -> None: ...
 
     def rollout_deleted(self, rollout_id: str) -> None: ...
 

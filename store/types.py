@@ -173,8 +173,8 @@ class Worker:
 class Change:
     """One change of a store, as subscribers see it."""
 
-    position: int
-    """Counts the store's changes from 1: the cursor behind this change."""
+    cursor: str
+    """Where the feed goes on behind this change: what ``subscribe`` takes to resume."""
     kind: ChangeKind
     rollout_id: str | None = None
     attempt_id: str | None = None
