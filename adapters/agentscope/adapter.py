@@ -34,7 +34,7 @@ class AgentScopeAdapter(Adapter):
 
     def detect(self, agent: Any) -> bool:
         """Besides agents and factories, functions of an input: AgentScope's way to run several agents."""
-        return super().detect(agent) or (_is_function(agent) and any(map(self.owns, library_roots(agent))))
+        return super().detect(agent) or (_is_function(agent) and any(map(self.owns, _modules_used(agent))))
 
     def check(self, agent: Any) -> None:
         if not _is_agent(agent) and not callable(agent):
@@ -95,6 +95,14 @@ def _is_factory(agent: Any) -> bool:
 def _is_function(agent: Any) -> bool:
     """A function of a task's input, which is an agent itself."""
     return callable(agent) and not _is_agent(agent) and not _is_factory(agent)
+
+
+def _modules_used(function: Any) -> set[str]:
+    """Modules behind the names a function uses, those of the objects in its closure included."""
+    found = library_roots(function)
+    if inspect.isfunction(function):
+        found |= {type(value).__module__ for value in inspect.getclosurevars(function).nonlocals.values()}
+    return found
 
 
 def _messages(task: Task) -> Any:

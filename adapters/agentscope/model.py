@@ -132,7 +132,12 @@ async def _watched(
     with observing:
         total = ChatResponse(content=[], is_last=True)
         async for chunk in stepped(stream, not_captured):
-            total = chunk if chunk.is_last else total.append_chat_response(chunk)
+            if chunk.is_last:  # nobody asks for more after this one
+                _tell(seen, chunk, model_name)
+                observing.close()
+                yield chunk
+                return
+            total.append_chat_response(chunk)
             yield chunk
         _tell(seen, total, model_name)
 
