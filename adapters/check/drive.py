@@ -33,6 +33,7 @@ AT_ONCE_SECONDS = 10.0
 class Ran:
     """One run: what was asked of the policy, what was recorded, how it ended."""
 
+    adapter_module: str
     requests: list[ChatRequest] = field(default_factory=list)
     most_pending: int = 0
     end: RunEnd = field(default_factory=RunEnd)
@@ -73,7 +74,7 @@ class Stage:
             require_reward=False,
             trainable=agent.trainable,
         )
-        self.ran = Ran()
+        self.ran = Ran(type(agent.adapter).__module__)
         self.started = time.monotonic()
 
     async def play(self, policy: Policy, *, at_once: int = 1) -> Ran:

@@ -14,7 +14,7 @@ from raybolt.adapters.check.rules import expect
 from raybolt.adapters.patching import active_patches
 from raybolt.env.executor import threads
 
-_SETTLE_SECONDS = 5.0
+SETTLE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Footprint:
 
 async def expect_nothing_left(before: Footprint, allowed_threads: Sequence[str]) -> None:
     """Raises RuleBroken if something of the run is still here after a while."""
-    until = time.monotonic() + _SETTLE_SECONDS
+    until = time.monotonic() + SETTLE_SECONDS
     while (left := before.left_since(allowed_threads)) and time.monotonic() < until:
         await asyncio.sleep(0.05)
     expect(

@@ -18,7 +18,7 @@ from raybolt.env.emit import emit
 from raybolt.store import names
 
 NUM_RUNS = 32
-_TOGETHER_SECONDS = 60.0
+TOGETHER_SECONDS = 60.0
 
 
 def keep(word: str) -> str:
@@ -67,12 +67,12 @@ def _expect_own(ran: Ran, word: str, words: list[str]) -> None:
             seen=strange,
             remedy="give each run its own objects (a copy), or let runs on one object wait for one another",
         )
-    (tool,) = [span.attributes.get(names.TOOL_ARGUMENTS) for span in tool_spans(ran)] or [None]
+    tools = [span.attributes.get(names.TOOL_ARGUMENTS) for span in tool_spans(ran)]
     kept = [span.attributes.get("word") for span in ran.spans if span.name == "kept"]
     expect(
-        tool == {"word": word} and kept == [word],
+        tools == [{"word": word}] and kept == [word],
         expected=f"one tool span and one emitted span with {word!r}",
-        seen=(tool, kept),
+        seen=(tools, kept),
         remedy="find the run through env.context.current_run, at the moment of the call",
     )
 
@@ -88,7 +88,7 @@ async def all_wait_together(kit: AgentKit, way: Way) -> None:
         waiting += 1
         if waiting == NUM_RUNS:
             together.set()
-        await asyncio.wait_for(together.wait(), _TOGETHER_SECONDS)
+        await asyncio.wait_for(together.wait(), TOGETHER_SECONDS)
         return say(REPLY)
 
     try:

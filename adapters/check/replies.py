@@ -150,6 +150,7 @@ async def parallel(kit: AgentKit, way: Way) -> None:
 async def late_model(kit: AgentKit, way: Way) -> None:
     ran = await play(kit.wrap(kit.late_model()), ScriptedPolicy(REPLY))
     expect_text(kit, ran, REPLY)
+    expect_roles(ran, "writer")
     expect(
         len(ran.requests) == len(chats(ran)) == 1,
         expected="one call, recorded once",

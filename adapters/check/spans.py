@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from raybolt.adapters.check.drive import Ran
 from raybolt.adapters.check.rules import expect
+from raybolt.env.recorder import CUT_OFF
 from raybolt.store import names
 from raybolt.store.types import Span
 
@@ -56,7 +57,7 @@ def expect_sound_tree(ran: Ran) -> None:
         seen=orphans,
         remedy="take parents from the present run only, and end every span that was begun",
     )
-    cut_off = [span.name for span in ran.spans if span.status_message == "the run ended before this did"]
+    cut_off = [span.name for span in ran.spans if span.status_message == CUT_OFF]
     expect(
         not cut_off,
         expected="every span ended by what began it",

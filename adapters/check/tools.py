@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -208,6 +210,12 @@ def _expect_attributed(ran: Ran, shown: str = "") -> None:
             seen=(ran.end.origin, ran.end.error),
             remedy="let the framework's own error through, unchanged",
         )
+        expect(
+            not _raised_by_adapter(ran),
+            expected="an error of the framework or of the agent's own code",
+            seen=f"{ran.end.error}, raised by the adapter",
+            remedy="convert whatever a policy may write, and leave the judgement to the framework",
+        )
         return
     expect(
         len(ran.requests) == 1 or shown in texts_of(ran.requests[-1]),
@@ -216,6 +224,14 @@ def _expect_attributed(ran: Ran, shown: str = "") -> None:
         remedy="convert failed tool results, too",
     )
     expect_sound_tree(ran)
+
+
+def _raised_by_adapter(ran: Ran) -> bool:
+    """Whether the innermost code, the standard library and our own tools apart, is the adapter's."""
+    frames = traceback.walk_tb(ran.end.exception.__traceback__) if ran.end.exception else ()
+    modules = [frame.f_globals.get("__name__", "") for frame, _ in frames]
+    *_, last = ["", *(name for name in modules if name.partition(".")[0] not in sys.stdlib_module_names)]
+    return last.startswith(("raybolt.adapters.", ran.adapter_module)) and last != __name__
 
 
 TOOLS = (
