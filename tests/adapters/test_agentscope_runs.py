@@ -313,14 +313,16 @@ async def test_several_calls_of_one_role_wait_at_once(agent_run, script):
 
 
 async def test_an_abort_inside_a_tools_agent_ends_the_run_though_tools_are_gathered(agent_run, script):
+    asked = []
+
     def build(llm):
         async def ask_helper(question: str) -> str:
             """Asks the helper."""
+            asked.append(question)
             return (await agent_of(llm, "helper").reply(user(question))).get_text_content()
 
         return agent_of(llm, tools=[ask_helper])
 
-    started = time.monotonic()
     ran = await agent_run(
         build,
         "go",
@@ -329,7 +331,7 @@ async def test_an_abort_inside_a_tools_agent_ends_the_run_though_tools_are_gathe
     )
     assert ran.end.origin == "limit"
     assert len(ran.requests) == 1
-    assert time.monotonic() - started < 2
+    assert asked == ["why?", "why?"]  # and not again and again: the agent would have repeated them
 
 
 async def test_a_time_limit_ends_an_agent_that_swallows_its_cancellation(agent_run, script):
