@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 from agents import Model, ModelProvider, ModelResponse
 
@@ -18,8 +18,6 @@ from raybolt.adapters.capture import captured_policy
 from raybolt.adapters.openai_agents.model import PolicyModel, respond, stream
 from raybolt.adapters.openai_python.memory import run_memory
 from raybolt.adapters.patching import Replace, patched
-
-_Class = TypeVar("_Class", bound=type)
 
 
 @contextmanager
@@ -34,10 +32,11 @@ def models_answered_by_policy() -> Iterator[None]:
         yield
 
 
-def _implementing(base: _Class) -> list[_Class]:
-    found = list(base.__subclasses__())
+def _implementing(base: type) -> list[type]:
+    """All classes below `base`, however deep."""
+    found: list[type] = list(base.__subclasses__())
     for cls in found:  # grows while it is walked
-        found.extend(sub for sub in cls.__subclasses__() if sub not in found)
+        found.extend(set(cls.__subclasses__()).difference(found))
     return found
 
 

@@ -127,7 +127,7 @@ class _Heard:
 def _stream_types(library: Any) -> tuple[type[_Heard], type[_Heard]]:
     """The library's own kinds of stream, for blocking and for async clients."""
 
-    class Blocking(_Heard, library.SyncByteStream):  # type: ignore[misc]
+    class Blocking(_Heard, library.SyncByteStream):
         def __iter__(self) -> Iterator[bytes]:
             with self._listening():
                 for piece in self._stream:
@@ -138,7 +138,7 @@ def _stream_types(library: Any) -> tuple[type[_Heard], type[_Heard]]:
             self._stream.close()
             self._heard(bytes(self._bytes))
 
-    class Async(_Heard, library.AsyncByteStream):  # type: ignore[misc]
+    class Async(_Heard, library.AsyncByteStream):
         async def __aiter__(self) -> AsyncIterator[bytes]:
             with self._listening():
                 async for piece in self._stream:

@@ -35,7 +35,7 @@ def _readable_item(item: Mapping[str, Any]) -> Mapping[str, Any]:
     kind = item.get("type") or ("message" if "role" in item else "item_reference")
     if kind not in _ITEMS:
         return {"role": "assistant", "content": f"[{kind}]"}
-    changed = {
+    changed: dict[str, Any] = {
         field: [_readable_part(part) for part in item[field]]
         for field in ("content", "output")
         if isinstance(item.get(field), list)

@@ -29,7 +29,7 @@ _REFUSED = {
     "prompt": "there is no store of prompts; send its text as `instructions`",
 }
 # What a response repeats of its request.
-_REPEATED = {
+_REPEATED: Mapping[str, Any] = {
     "instructions": None,
     "max_output_tokens": None,
     "metadata": None,
@@ -276,7 +276,7 @@ def _events(response: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     yield {"type": "response.created", "response": begun}
     yield {"type": "response.in_progress", "response": begun}
     for index, item in enumerate(response["output"]):
-        empty = {"content": []} if item["type"] == "message" else {"arguments": ""}
+        empty: dict[str, Any] = {"content": []} if item["type"] == "message" else {"arguments": ""}
         started = {**item, **empty, "status": "in_progress"}
         yield {"type": "response.output_item.added", "output_index": index, "item": started}
         place = {"item_id": item["id"], "output_index": index}
