@@ -29,7 +29,8 @@ from raybolt.adapters.evidence import library_roots
 from raybolt.env.context import DEFAULT_ROLE
 from raybolt.env.recorder import SpanRecorder, as_attribute
 from raybolt.env.traced import TracedRun
-from raybolt.store.base import LightningStore, blocking
+from raybolt.store.base import LightningStore
+from raybolt.store.blocking import blocking
 from raybolt.store.errors import InvalidValue, StoreError
 from raybolt.store.local import LocalStore
 from raybolt.store.types import AttemptedRollout

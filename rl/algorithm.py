@@ -27,7 +27,7 @@ from raybolt.rl.rollouts import SamplingParams
 from raybolt.rl.schedule import demonstrations_by_iteration, num_rl_iterations, tasks_of_iteration
 from raybolt.rl.training_data import GroupRefs
 from raybolt.store import RayStore
-from raybolt.store.base import blocking
+from raybolt.store.blocking import blocking
 from raybolt.store.errors import InvalidValue
 from raybolt.store.types import GroupHandle
 

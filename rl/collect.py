@@ -13,7 +13,7 @@ from raybolt.env.task import Task
 from raybolt.rl.outcomes import Collected, Outcome
 from raybolt.rl.rollouts import SamplingParams
 from raybolt.store import LightningStore
-from raybolt.store.base import blocking
+from raybolt.store.blocking import blocking
 from raybolt.store.types import Attempt, EnqueueRolloutRequest, Mode, Rollout, RolloutConfig
 
 # A rollout whose process died is tried again. One whose agent failed is not: with the same input it would

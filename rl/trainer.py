@@ -16,7 +16,7 @@ from raybolt.rl.policies import SHARED, Policies
 from raybolt.rl.recipes import SFT, LightningRL, Recipe
 from raybolt.rl.results import EvalResult, FitResult, Progress
 from raybolt.rl.run_folder import RunFolder
-from raybolt.store.base import blocking
+from raybolt.store.blocking import blocking
 from raybolt.store.errors import InvalidValue
 
 if TYPE_CHECKING:

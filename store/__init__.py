@@ -7,7 +7,8 @@ loaded when first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .base import Capabilities, LightningStore, blocking
+from .base import Capabilities, LightningStore
+from .blocking import blocking
 from .errors import (
     InvalidTransition,
     InvalidValue,

@@ -16,14 +16,10 @@ may be sent twice: ids make the second one a no-op. Unknown ids raise ``UnknownR
 of the same type in process and remotely.
 """
 
-import asyncio
-import threading
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
-from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, TypeVar
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
-from .errors import StoreError
 from .query import FilterLogic, SortOrder
 from .types import (
     UNSET,
@@ -50,7 +46,6 @@ from .types import (
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace import ReadableSpan
 
-T = TypeVar("T")
 Latest = Literal["latest"]
 START = "0"
 """The cursor before all changes."""
@@ -443,24 +438,3 @@ class LightningStore(ABC):
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
-
-
-def blocking(call: Coroutine[Any, Any, T]) -> T:
-    """Returns the result of an asynchronous store call, for threads that run no event loop.
-
-    Raises StoreError inside a running event loop, which it would stall: await the call there.
-    """
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return asyncio.run_coroutine_threadsafe(call, _background_loop()).result()
-    call.close()
-    raise StoreError("blocking() was called inside a running event loop; await the store's method instead")
-
-
-@cache
-def _background_loop() -> asyncio.AbstractEventLoop:
-    """One loop in one daemon thread per process, shared by all blocking calls."""
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="raybolt-store", daemon=True).start()
-    return loop

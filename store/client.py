@@ -4,17 +4,15 @@ All that concerns one caller happens here: ids are made up, values checked and c
 unpacked. A question is thus plain data, may be asked twice, and gets the same answer.
 """
 
-import json
 import uuid
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 from .base import START, Latest, LightningStore
 from .errors import InvalidValue
 from .query import FilterLogic, SortOrder
-from .rows import dump_json, pack_span, unpack_span
+from .rows import pack_span, unpack_span
 from .types import (
     UNSET,
     Attempt,
@@ -36,6 +34,7 @@ from .types import (
     Worker,
     WorkerStatus,
 )
+from .values import checked_count, checked_mode, json_copy, listed, new_id, object_copy, prepared
 
 
 class StoreClient(LightningStore):
@@ -48,7 +47,7 @@ class StoreClient(LightningStore):
     # Rollouts
 
     async def enqueue_many_rollouts(self, rollouts: Sequence[EnqueueRolloutRequest]) -> list[Rollout]:
-        queued: list[Rollout] = await self._ask("enqueue", requests=[_prepare(each) for each in rollouts])
+        queued: list[Rollout] = await self._ask("enqueue", requests=[prepared(each) for each in rollouts])
         return queued
 
     async def start_rollout(
@@ -75,7 +74,7 @@ class StoreClient(LightningStore):
             rollout_id=rollout_id,
         )
         started: AttemptedRollout = await self._ask(
-            "start_rollout", request=_prepare(request), worker_id=worker_id, attempt_id=_new_id("at")
+            "start_rollout", request=prepared(request), worker_id=worker_id, attempt_id=new_id("at")
         )
         return started
 
@@ -83,7 +82,7 @@ class StoreClient(LightningStore):
         self, limit: int = 1, *, worker_id: str | None = None
     ) -> list[AttemptedRollout]:
         taken: list[AttemptedRollout] = await self._ask(
-            "dequeue", limit=_check_count(limit, "limit"), worker_id=worker_id, claim=uuid.uuid4().hex
+            "dequeue", limit=checked_count(limit, "limit"), worker_id=worker_id, claim=uuid.uuid4().hex
         )
         return taken
 
@@ -100,12 +99,12 @@ class StoreClient(LightningStore):
         rollout: Rollout = await self._ask(
             "update_rollout",
             rollout_id=rollout_id,
-            input=input if input is UNSET else _copy_json(input, "input"),
-            mode=mode if mode is UNSET else _check_mode(mode),
+            input=input if input is UNSET else json_copy(input, "input"),
+            mode=mode if mode is UNSET else checked_mode(mode),
             resources_id=resources_id,
             status=status,
             config=config,
-            metadata=metadata if metadata is UNSET else _copy_object(metadata, "metadata"),
+            metadata=metadata if metadata is UNSET else object_copy(metadata, "metadata"),
         )
         return rollout
 
@@ -129,10 +128,10 @@ class StoreClient(LightningStore):
     ) -> list[Rollout]:
         rollouts: list[Rollout] = await self._ask(
             "rollouts",
-            status_in=_listed(status_in, "status_in"),
-            rollout_id_in=_listed(rollout_id_in, "rollout_id_in"),
+            status_in=listed(status_in, "status_in"),
+            rollout_id_in=listed(rollout_id_in, "rollout_id_in"),
             rollout_id_contains=rollout_id_contains,
-            group_id_in=_listed(group_id_in, "group_id_in"),
+            group_id_in=listed(group_id_in, "group_id_in"),
             mode=mode,
             filter_logic=filter_logic,
             sort_by=sort_by,
@@ -146,12 +145,12 @@ class StoreClient(LightningStore):
         self, rollout_ids: Iterable[str], timeout: float | None = None
     ) -> list[Rollout]:
         ended: list[Rollout] = await self._ask(
-            "wait_for_rollouts", rollout_ids=_listed(rollout_ids, "rollout_ids"), timeout=timeout
+            "wait_for_rollouts", rollout_ids=listed(rollout_ids, "rollout_ids"), timeout=timeout
         )
         return ended
 
     async def delete_rollouts(self, rollout_ids: Iterable[str]) -> int:
-        num_deleted: int = await self._ask("delete_rollouts", rollout_ids=_listed(rollout_ids, "rollout_ids"))
+        num_deleted: int = await self._ask("delete_rollouts", rollout_ids=listed(rollout_ids, "rollout_ids"))
         return num_deleted
 
     async def prune(self, older_than_seconds: float) -> int:
@@ -164,7 +163,7 @@ class StoreClient(LightningStore):
 
     async def start_attempt(self, rollout_id: str, worker_id: str | None = None) -> AttemptedRollout:
         started: AttemptedRollout = await self._ask(
-            "start_attempt", rollout_id=rollout_id, worker_id=worker_id, attempt_id=_new_id("at")
+            "start_attempt", rollout_id=rollout_id, worker_id=worker_id, attempt_id=new_id("at")
         )
         return started
 
@@ -184,7 +183,7 @@ class StoreClient(LightningStore):
             status=status,
             worker_id=worker_id,
             last_heartbeat_time=last_heartbeat_time,
-            metadata=metadata if metadata is UNSET else _copy_object(metadata, "metadata"),
+            metadata=metadata if metadata is UNSET else object_copy(metadata, "metadata"),
         )
         return attempt
 
@@ -209,7 +208,7 @@ class StoreClient(LightningStore):
 
     async def get_latest_attempts(self, rollout_ids: Iterable[str]) -> list[Attempt | None]:
         attempts: list[Attempt | None] = await self._ask(
-            "latest_attempts", rollout_ids=_listed(rollout_ids, "rollout_ids")
+            "latest_attempts", rollout_ids=listed(rollout_ids, "rollout_ids")
         )
         return attempts
 
@@ -278,14 +277,14 @@ class StoreClient(LightningStore):
     ) -> list[Group]:
         groups: list[Group] = await self._ask(
             "groups",
-            status_in=_listed(status_in, "status_in"),
-            group_id_in=_listed(group_id_in, "group_id_in"),
+            status_in=listed(status_in, "status_in"),
+            group_id_in=listed(group_id_in, "group_id_in"),
         )
         return groups
 
     async def wait_for_groups(self, group_ids: Iterable[str], timeout: float | None = None) -> list[Group]:
         complete: list[Group] = await self._ask(
-            "wait_for_groups", group_ids=_listed(group_ids, "group_ids"), timeout=timeout
+            "wait_for_groups", group_ids=listed(group_ids, "group_ids"), timeout=timeout
         )
         return complete
 
@@ -300,15 +299,15 @@ class StoreClient(LightningStore):
             raise InvalidValue(f"lease_seconds is {lease_seconds}; give more than 0, or None for no lease")
         handles: list[GroupHandle] = await self._ask(
             "take_groups",
-            limit=_check_count(limit, "limit"),
-            group_id_in=_listed(group_id_in, "group_id_in"),
+            limit=checked_count(limit, "limit"),
+            group_id_in=listed(group_id_in, "group_id_in"),
             claim=uuid.uuid4().hex,
             lease_seconds=lease_seconds,
         )
         return handles
 
     async def acknowledge_groups(self, group_ids: Iterable[str]) -> None:
-        await self._ask("acknowledge_groups", group_ids=_listed(group_ids, "group_ids"))
+        await self._ask("acknowledge_groups", group_ids=listed(group_ids, "group_ids"))
 
     async def get_group(self, group_id: str) -> GroupHandle:
         handle: GroupHandle = await self._ask("get_group", group_id=group_id)
@@ -321,8 +320,8 @@ class StoreClient(LightningStore):
     ) -> ResourcesUpdate:
         update: ResourcesUpdate = await self._ask(
             "add_resources",
-            resources=_copy_object(resources, "resources"),
-            resources_id=resources_id or _new_id("rs"),
+            resources=object_copy(resources, "resources"),
+            resources_id=resources_id or new_id("rs"),
         )
         return update
 
@@ -330,7 +329,7 @@ class StoreClient(LightningStore):
         update: ResourcesUpdate = await self._ask(
             "update_resources",
             resources_id=resources_id,
-            resources=_copy_object(resources, "resources"),
+            resources=object_copy(resources, "resources"),
         )
         return update
 
@@ -370,7 +369,7 @@ class StoreClient(LightningStore):
     ) -> Worker:
         stats = heartbeat_stats
         if stats is not UNSET:
-            stats = _copy_object(stats, "heartbeat_stats")
+            stats = object_copy(stats, "heartbeat_stats")
         worker: Worker = await self._ask("update_worker", worker_id=worker_id, heartbeat_stats=stats)
         return worker
 
@@ -387,7 +386,7 @@ class StoreClient(LightningStore):
     ) -> list[Worker]:
         workers: list[Worker] = await self._ask(
             "workers",
-            status_in=_listed(status_in, "status_in"),
+            status_in=listed(status_in, "status_in"),
             worker_id_contains=worker_id_contains,
             filter_logic=filter_logic,
             sort_by=sort_by,
@@ -407,7 +406,7 @@ class StoreClient(LightningStore):
         self, cursor: str = START, *, limit: int = 1000, timeout: float | None = 0
     ) -> list[Change]:
         changes: list[Change] = await self._ask(
-            "changes", cursor=cursor, limit=_check_count(limit, "limit"), timeout=timeout
+            "changes", cursor=cursor, limit=checked_count(limit, "limit"), timeout=timeout
         )
         return changes
 
@@ -417,46 +416,3 @@ class StoreClient(LightningStore):
 
     async def compact(self) -> None:
         await self._ask("compact")
-
-
-def _new_id(prefix: str) -> str:
-    return f"{prefix}-{uuid.uuid4().hex}"
-
-
-def _prepare(request: EnqueueRolloutRequest) -> EnqueueRolloutRequest:
-    """Returns the request with an id, and with JSON that the caller can no longer change."""
-    return replace(
-        request,
-        rollout_id=request.rollout_id or _new_id("ro"),
-        input=_copy_json(request.input, "input"),
-        mode=_check_mode(request.mode),
-        metadata=_copy_object(request.metadata, "metadata") if request.metadata else {},
-    )
-
-
-def _copy_json(value: Json, field: str) -> Json:
-    return json.loads(dump_json(value, field))
-
-
-def _copy_object(value: Mapping[str, Json], field: str) -> dict[str, Json]:
-    copy: dict[str, Json] = _copy_json(dict(value), field)
-    return copy
-
-
-def _check_mode(mode: Mode | None) -> Mode | None:
-    if mode is not None and mode not in get_args(Mode):
-        raise InvalidValue(f"mode is {mode!r}; give one of {', '.join(get_args(Mode))}, or None")
-    return mode
-
-
-def _check_count(value: int, field: str) -> int:
-    if value < 0:
-        raise InvalidValue(f"{field} is {value}; give 0 or more")
-    return value
-
-
-def _listed(values: Iterable[Any] | None, field: str) -> list[Any] | None:
-    """Returns the values as a list, which travels; a lone string is a mistake, not a list of letters."""
-    if isinstance(values, str):
-        raise InvalidValue(f"{field} is the string {values!r}; give a list of strings")
-    return None if values is None else list(values)

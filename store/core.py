@@ -5,13 +5,12 @@ the journal. It is not thread-safe. Each method either raises before it changes 
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 from .deadlines import Deadlines
-from .entries import Entry
-from .errors import InvalidTransition, InvalidValue, UnknownAttempt, UnknownRollout
+from .entries import Entry, EntryBook
+from .errors import InvalidTransition, InvalidValue
 from .feed import ChangeFeed
 from .groups import GroupBook
 from .queue import RolloutQueue
@@ -63,38 +62,48 @@ class LightningCore:
         self._record = recorder
         self._watch = watch
         self.feed = ChangeFeed(recorder.change, watch.on_change, watch.recall_changes)
-        self.groups = GroupBook(recorder, self.feed, on_complete=watch.on_complete)
+        self.groups = GroupBook(recorder, self.feed, self._clock, on_complete=watch.on_complete)
         self.resources = ResourcesBook(recorder, self.feed, self._clock)
         self.workers = WorkerBook()
         self.deadlines = Deadlines(self._due_at)
-        self._rollouts: dict[str, Entry] = {}
-        self._owner: dict[str, str] = {}  # attempt id -> rollout id
+        self.entries = EntryBook()
         self._queue = RolloutQueue()
-        self._next_order = 0
         if snapshot is not None:
             self._restore(snapshot)
 
     # Rollouts
 
-    def enqueue(self, requests: Sequence[EnqueueRolloutRequest]) -> list[Rollout]:
-        """Queues one rollout per request, each of which must name its id."""
-        repeated = self._check_requests(requests)
+    def enqueue(self, requests: Sequence[EnqueueRolloutRequest], *, resolved: bool = False) -> list[Rollout]:
+        """Queues one rollout per request, each of which must name its id.
+
+        ``resolved`` requests name resources that another shard keeps.
+        """
+        repeated = self.check_requests(requests, resolved=resolved)
         return [repeated.get(named(request)) or self._add(request) for request in requests]
 
     def start_rollout(
-        self, request: EnqueueRolloutRequest, *, worker_id: str | None, attempt_id: str
+        self,
+        request: EnqueueRolloutRequest,
+        *,
+        worker_id: str | None,
+        attempt_id: str,
+        resolved: bool = False,
     ) -> AttemptedRollout:
         """Adds the rollout, whose id the request names, and starts its first attempt."""
-        rollout = self.enqueue([request])[0]
+        rollout = self.enqueue([request], resolved=resolved)[0]
         return self.start_attempt(rollout.rollout_id, worker_id=worker_id, attempt_id=attempt_id)
+
+    def queued(self, limit: int) -> list[tuple[float, str]]:
+        """When and which: the up to ``limit`` rollouts that have waited longest, which go on waiting."""
+        return self._queue.waiting(limit)
 
     def dequeue(self, limit: int, *, worker_id: str | None, claim: str) -> list[AttemptedRollout]:
         """Starts attempts, named after the claim, on up to ``limit`` rollouts, longest queued first."""
         if worker_id is not None:
             self.workers.asked(worker_id, self._clock())
         attempt_ids = [f"at-{claim}-{index}" for index in range(limit)]
-        if attempt_ids and attempt_ids[0] in self._owner:
-            return [self._attempted(attempt_id) for attempt_id in attempt_ids if attempt_id in self._owner]
+        if attempt_ids and self.entries.owner(attempt_ids[0]) is not None:  # asked for the second time
+            return [taken for taken in map(self.entries.attempted, attempt_ids) if taken is not None]
         return [
             self.start_attempt(rollout_id, worker_id=worker_id, attempt_id=attempt_id)
             for attempt_id, rollout_id in zip(attempt_ids, self._queue.first(limit), strict=False)
@@ -111,7 +120,7 @@ class LightningCore:
         config: RolloutConfig | Unset,
         metadata: Mapping[str, Json] | Unset,
     ) -> Rollout:
-        entry = self.entry(rollout_id)
+        entry = self.entries.get(rollout_id)
         if status is not UNSET:
             check_new_status(entry.rollout, status)
         changes = given(input=input, mode=mode, resources_id=resources_id, config=config, metadata=metadata)
@@ -125,29 +134,23 @@ class LightningCore:
         return entry.rollout
 
     def rollout(self, rollout_id: str) -> Rollout | None:
-        entry = self._rollouts.get(rollout_id)
+        entry = self.entries.find(rollout_id)
         return entry.rollout if entry else None
 
-    def candidates(
-        self, rollout_id_in: Iterable[str] | None, group_id_in: Iterable[str] | None
-    ) -> Iterable[Rollout]:
-        """Yields the rollouts that pass both filters, in order, looking at no more than these name."""
-        if rollout_id_in is None and group_id_in is None:
-            return (entry.rollout for entry in self._rollouts.values())
-        ids = None if rollout_id_in is None else {id for id in rollout_id_in if id in self._rollouts}
-        if group_id_in is not None:
-            groups = self.groups.query(status_in=None, group_id_in=group_id_in)
-            members = {id for group in groups for id in self.groups.members(group.group_id)}
-            ids = members if ids is None else ids & members
-        entries = [self._rollouts[id] for id in ids or ()]
-        return [entry.rollout for entry in sorted(entries, key=lambda entry: entry.order)]
-
     def delete(self, rollout_ids: Sequence[str]) -> int:
-        """Deletes ended rollouts with all they have, and groups that become empty; unknown ids count as done.
+        """Deletes ended rollouts with all they have, and groups that become empty. See `deletable`."""
+        entries = self.deletable(rollout_ids)
+        for entry in entries:
+            self._delete(entry)
+        return len(entries)
 
-        Raises InvalidTransition for one that goes on, or whose group is not complete or not taken yet.
+    def deletable(self, rollout_ids: Sequence[str]) -> list[Entry]:
+        """The rollouts among those that (still) exist.
+
+        Raises InvalidTransition for one that goes on, or whose declared group nobody has taken yet.
         """
-        entries = [self._rollouts[id] for id in dict.fromkeys(rollout_ids) if id in self._rollouts]
+        found = map(self.entries.find, dict.fromkeys(rollout_ids))
+        entries = [entry for entry in found if entry is not None]
         for entry in entries:
             if not self._is_done_with(entry.rollout):
                 raise InvalidTransition(
@@ -155,15 +158,13 @@ class LightningCore:
                     + (f" in group {entry.rollout.group_id!r}" if entry.rollout.group_id else "")
                     + "; cancel it, or have its group taken, before you delete it"
                 )
-        for entry in entries:
-            self._delete(entry)
-        return len(entries)
+        return entries
 
     def ended_before(self, time: float) -> list[str]:
         """The ids of the rollouts that ended before a time and that nobody waits for any more."""
         return [
             entry.rollout.rollout_id
-            for entry in self._rollouts.values()
+            for entry in self.entries
             if entry.rollout.end_time is not None
             and entry.rollout.end_time < time
             and self._is_done_with(entry.rollout)
@@ -172,9 +173,10 @@ class LightningCore:
     # Attempts
 
     def start_attempt(self, rollout_id: str, *, worker_id: str | None, attempt_id: str) -> AttemptedRollout:
-        if attempt_id in self._owner:
-            return self._attempted(attempt_id)
-        entry = self.entry(rollout_id)
+        known = self.entries.attempted(attempt_id)
+        if known is not None:
+            return known
+        entry = self.entries.get(rollout_id)
         check_new_status(entry.rollout, "preparing")
         now = self._clock()
         attempt = Attempt(
@@ -185,7 +187,7 @@ class LightningCore:
             worker_id=worker_id,
             last_heartbeat_time=now,
         )
-        self._keep_attempt(entry, attempt)
+        self._keep_attempt(attempt)
         self._move(entry, "preparing")
         return AttemptedRollout.of(entry.rollout, attempt)
 
@@ -199,7 +201,7 @@ class LightningCore:
         last_heartbeat_time: float | Unset,
         metadata: Mapping[str, Json] | Unset,
     ) -> Attempt:
-        entry, attempt = self.entry_and_attempt(rollout_id, attempt_id)
+        entry, attempt = self.entries.get_attempt(rollout_id, attempt_id)
         changes = dict(
             given(
                 status=status,
@@ -217,16 +219,16 @@ class LightningCore:
                 )
             changes["end_time"] = self._clock() if status in ENDED_ATTEMPT else None
         attempt = replace(attempt, **changes)
-        self._keep_attempt(entry, attempt)
+        self._keep_attempt(attempt)
         if status is not UNSET:
             self._follow(entry, attempt)
         return attempt
 
     def attempts(self, rollout_id: str) -> list[Attempt]:
-        return list(self.entry(rollout_id).attempts.values())
+        return list(self.entries.get(rollout_id).attempts.values())
 
     def latest_attempts(self, rollout_ids: Sequence[str]) -> list[Attempt | None]:
-        return [self.entry(rollout_id).latest for rollout_id in rollout_ids]
+        return [self.entries.get(rollout_id).latest for rollout_id in rollout_ids]
 
     def abandon_in_flight(self, reason: str) -> dict[str, list[str]]:
         """Declares every attempt in flight unresponsive; returns what became of their rollouts.
@@ -234,7 +236,7 @@ class LightningCore:
         For a store that is opened again: whoever ran those attempts is gone.
         """
         lost: dict[str, list[str]] = {"requeued": [], "failed": []}
-        for entry in self._rollouts.values():
+        for entry in self.entries:
             attempt = entry.latest
             if entry.rollout.status not in ("preparing", "running") or attempt is None:
                 continue
@@ -247,7 +249,8 @@ class LightningCore:
         """Gives up the attempts that took too long or were silent for too long; ends overdue leases."""
         now = self._clock()
         for attempt_id in self.deadlines.overdue(now):
-            entry = self._rollouts[self._owner[attempt_id]]
+            entry = self.entries.owner(attempt_id)
+            assert entry is not None, "deadlines of deleted attempts never come"
             attempt = entry.attempts[attempt_id]
             status, reason = overdue_reason(attempt, entry.rollout.config, now)
             self._give_up(entry, attempt, status, {"error": reason, "origin": "limit"})
@@ -266,28 +269,22 @@ class LightningCore:
             return
         metadata = {name: value for name, value in attempt.metadata.items() if name not in _GIVEN_UP}
         attempt = replace(attempt, status="running", last_heartbeat_time=now, metadata=metadata)
-        self._keep_attempt(entry, attempt)
+        self._keep_attempt(attempt)
         self._follow(entry, attempt)
 
     def update_worker(self, worker_id: str, *, heartbeat_stats: Mapping[str, Json] | Unset) -> Worker:
         """Notes a worker's heartbeat, which keeps its attempts alive."""
         now = self._clock()
         for rollout_id, attempt_id in self.workers.attempts_of(worker_id):
-            entry = self._rollouts[rollout_id]
+            entry = self.entries.get(rollout_id)
             entry.attempts[attempt_id] = replace(entry.attempts[attempt_id], last_heartbeat_time=now)
         return self.workers.beat(worker_id, now, None if heartbeat_stats is UNSET else heartbeat_stats)
 
-    def counts(self) -> dict[str, Any]:
-        """Numbers of things: rollouts and groups by status, attempts."""
-        return {
-            "rollouts": dict(Counter(entry.rollout.status for entry in self._rollouts.values())),
-            "attempts": len(self._owner),
-            "groups": self.groups.count(),
-        }
-
     # Rules
 
-    def _check_requests(self, requests: Sequence[EnqueueRolloutRequest]) -> dict[str, Rollout]:
+    def check_requests(
+        self, requests: Sequence[EnqueueRolloutRequest], *, resolved: bool
+    ) -> dict[str, Rollout]:
         """Returns the rollouts that exist already; raises InvalidValue if one contradicts its request."""
         repeated: dict[str, Rollout] = {}
         added: Counter[str] = Counter()
@@ -297,7 +294,8 @@ class LightningCore:
             known = self.rollout(rollout_id)
             if known is None and rollout_id not in new_ids:
                 new_ids.add(rollout_id)
-                self.resources.check_known(request.resources_id)
+                if not resolved:
+                    self.resources.check_known(request.resources_id)
                 if request.group_id is not None:
                     added[request.group_id] += 1
             elif known is None or differs(request, known):
@@ -318,15 +316,12 @@ class LightningCore:
         end_time = self._clock() if status in ENDED_ATTEMPT else None
         metadata = {**attempt.metadata, **notes}
         attempt = replace(attempt, status=status, end_time=end_time, metadata=metadata)
-        self._keep_attempt(entry, attempt)
+        self._keep_attempt(attempt)
         self._follow(entry, attempt)
 
     def _due_at(self, attempt_id: str) -> float | None:
-        rollout_id = self._owner.get(attempt_id)
-        if rollout_id is None:
-            return None
-        entry = self._rollouts[rollout_id]
-        return deadline(entry.attempts[attempt_id], entry.rollout.config)
+        entry = self.entries.owner(attempt_id)
+        return entry and deadline(entry.attempts[attempt_id], entry.rollout.config)
 
     def _is_done_with(self, rollout: Rollout) -> bool:
         """Whether it has ended and no group still wants it."""
@@ -352,11 +347,10 @@ class LightningCore:
             start_time=self._clock(),
             metadata=dict(request.metadata or {}),
         )
-        self._rollouts[rollout.rollout_id] = Entry(rollout, self._next_order)
-        self._next_order += 1
+        self.entries.add(rollout)
         self._watch.on_new(rollout.rollout_id)
         self.groups.add_member(rollout)
-        self._record.rollout(rollout, self._queue.push(rollout.rollout_id))
+        self._record.rollout(rollout, self._queue.push(rollout.rollout_id, rollout.start_time))
         self.feed.add("rollout", rollout_id=rollout.rollout_id, status=rollout.status)
         return rollout
 
@@ -366,7 +360,7 @@ class LightningCore:
             return
         position = None
         if status in _QUEUED:
-            position = self._queue.push(rollout.rollout_id)
+            position = self._queue.push(rollout.rollout_id, self._clock())
         else:
             self._queue.remove(rollout.rollout_id)
         entry.rollout = replace(
@@ -378,10 +372,8 @@ class LightningCore:
             self.groups.count_end(entry.rollout)
             self._watch.on_end(rollout.rollout_id)
 
-    def _keep_attempt(self, entry: Entry, attempt: Attempt) -> None:
-        before = entry.attempts.get(attempt.attempt_id)
-        entry.attempts[attempt.attempt_id] = attempt
-        self._owner[attempt.attempt_id] = attempt.rollout_id
+    def _keep_attempt(self, attempt: Attempt) -> None:
+        before = self.entries.put_attempt(attempt)
         self.deadlines.note(attempt.attempt_id)
         self.workers.follow(before, attempt, self._clock())
         self._record.attempt(attempt)
@@ -395,50 +387,27 @@ class LightningCore:
 
     def _delete(self, entry: Entry) -> None:
         rollout_id = entry.rollout.rollout_id
-        del self._rollouts[rollout_id]
-        for attempt_id in entry.attempts:
-            del self._owner[attempt_id]
+        self.entries.remove(entry)
         self._record.rollout_deleted(rollout_id)
         self.groups.forget(entry.rollout)
         self._watch.on_delete(rollout_id, list(entry.attempts))
         self.feed.add("deleted", rollout_id=rollout_id)
-
-    # Look-ups
-
-    def entry(self, rollout_id: str) -> Entry:
-        """The rollout with its attempts; UnknownRollout if there is none with this id."""
-        entry = self._rollouts.get(rollout_id)
-        if entry is None:
-            raise UnknownRollout(f"no rollout has the id {rollout_id!r}")
-        return entry
-
-    def entry_and_attempt(self, rollout_id: str, attempt_id: str) -> tuple[Entry, Attempt]:
-        """The rollout and one of its attempts; UnknownRollout or UnknownAttempt if there is none."""
-        entry = self.entry(rollout_id)
-        attempt = entry.latest if attempt_id == "latest" else entry.attempts.get(attempt_id)
-        if attempt is None:
-            raise UnknownAttempt(f"rollout {rollout_id!r} has no attempt {attempt_id!r}")
-        return entry, attempt
-
-    def _attempted(self, attempt_id: str) -> AttemptedRollout:
-        entry = self._rollouts[self._owner[attempt_id]]
-        return AttemptedRollout.of(entry.rollout, entry.attempts[attempt_id])
 
     def _restore(self, snapshot: Snapshot) -> None:
         self.feed.last = snapshot.last_change
         self.groups.restore(snapshot.groups, [rollout for rollout, _ in snapshot.rollouts])
         self.resources.restore(snapshot.resources)
         for rollout, _ in snapshot.rollouts:
-            self._rollouts[rollout.rollout_id] = Entry(rollout, self._next_order)
-            self._next_order += 1
+            self.entries.add(rollout)
         now = self._clock()
         for attempt in snapshot.attempts:
             # Heartbeats are not journalled, and a clock may have been set back since.
             attempt = replace(attempt, start_time=min(attempt.start_time, now), last_heartbeat_time=now)
-            self._rollouts[attempt.rollout_id].attempts[attempt.attempt_id] = attempt
-            self._owner[attempt.attempt_id] = attempt.rollout_id
+            self.entries.put_attempt(attempt)
             self.workers.follow(None, attempt, now)
             self.deadlines.note(attempt.attempt_id)
         self._queue.restore(
-            (position, rollout.rollout_id) for rollout, position in snapshot.rollouts if position is not None
+            (position, rollout.rollout_id, rollout.start_time)
+            for rollout, position in snapshot.rollouts
+            if position is not None
         )

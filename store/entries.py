@@ -1,8 +1,13 @@
-"""What a core keeps of one rollout."""
+"""The rollouts and attempts of a core, by their ids."""
 
+from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
-from .types import Attempt, Rollout
+from .errors import UnknownAttempt, UnknownRollout
+from .groups import GroupBook
+from .types import Attempt, AttemptedRollout, Rollout
 
 
 @dataclass(slots=True)
@@ -17,3 +22,81 @@ class Entry:
     @property
     def latest(self) -> Attempt | None:
         return next(reversed(self.attempts.values()), None)
+
+
+class EntryBook:
+    """Finds rollouts and attempts; what may become of them is not decided here."""
+
+    def __init__(self) -> None:
+        self._entries: dict[str, Entry] = {}
+        self._owner: dict[str, str] = {}  # attempt id -> rollout id
+        self._next_order = 0
+
+    def __iter__(self) -> Iterator[Entry]:
+        """All entries, in order of enqueuing."""
+        return iter(self._entries.values())
+
+    def add(self, rollout: Rollout) -> Entry:
+        entry = self._entries[rollout.rollout_id] = Entry(rollout, self._next_order)
+        self._next_order += 1
+        return entry
+
+    def put_attempt(self, attempt: Attempt) -> Attempt | None:
+        """Keeps the attempt; returns what was kept under its id before."""
+        attempts = self._entries[attempt.rollout_id].attempts
+        before = attempts.get(attempt.attempt_id)
+        attempts[attempt.attempt_id] = attempt
+        self._owner[attempt.attempt_id] = attempt.rollout_id
+        return before
+
+    def remove(self, entry: Entry) -> None:
+        del self._entries[entry.rollout.rollout_id]
+        for attempt_id in entry.attempts:
+            del self._owner[attempt_id]
+
+    def find(self, rollout_id: str) -> Entry | None:
+        return self._entries.get(rollout_id)
+
+    def get(self, rollout_id: str) -> Entry:
+        """The rollout with its attempts; UnknownRollout if there is none with this id."""
+        entry = self._entries.get(rollout_id)
+        if entry is None:
+            raise UnknownRollout(f"no rollout has the id {rollout_id!r}")
+        return entry
+
+    def get_attempt(self, rollout_id: str, attempt_id: str) -> tuple[Entry, Attempt]:
+        """The rollout and one of its attempts; UnknownRollout or UnknownAttempt if there is none."""
+        entry = self.get(rollout_id)
+        attempt = entry.latest if attempt_id == "latest" else entry.attempts.get(attempt_id)
+        if attempt is None:
+            raise UnknownAttempt(f"rollout {rollout_id!r} has no attempt {attempt_id!r}")
+        return entry, attempt
+
+    def owner(self, attempt_id: str) -> Entry | None:
+        """The rollout that an attempt belongs to."""
+        rollout_id = self._owner.get(attempt_id)
+        return None if rollout_id is None else self._entries[rollout_id]
+
+    def attempted(self, attempt_id: str) -> AttemptedRollout | None:
+        """The attempt with its rollout, if there is one with this id."""
+        entry = self.owner(attempt_id)
+        return entry and AttemptedRollout.of(entry.rollout, entry.attempts[attempt_id])
+
+    def candidates(
+        self, groups: GroupBook, rollout_id_in: Iterable[str] | None, group_id_in: Iterable[str] | None
+    ) -> Iterable[Rollout]:
+        """Yields the rollouts that pass both filters, in order, looking at no more than these name."""
+        if rollout_id_in is None and group_id_in is None:
+            return (entry.rollout for entry in self)
+        ids = None if rollout_id_in is None else {id for id in rollout_id_in if id in self._entries}
+        if group_id_in is not None:
+            found = groups.query(status_in=None, group_id_in=group_id_in)
+            members = {id for group in found for id in groups.members(group.group_id)}
+            ids = members if ids is None else ids & members
+        entries = [self._entries[id] for id in ids or ()]
+        return [entry.rollout for entry in sorted(entries, key=lambda entry: entry.order)]
+
+    def counts(self) -> dict[str, Any]:
+        """Rollouts by status, and attempts."""
+        statuses = Counter(entry.rollout.status for entry in self)
+        return {"rollouts": dict(statuses), "attempts": len(self._owner)}

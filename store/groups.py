@@ -23,8 +23,16 @@ class _Entry:
 class GroupBook:
     """Groups by id; each is complete when as many of its rollouts have ended as were declared."""
 
-    def __init__(self, recorder: Recorder, feed: ChangeFeed, *, on_complete: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        recorder: Recorder,
+        feed: ChangeFeed,
+        clock: Callable[[], float],
+        *,
+        on_complete: Callable[[str], None],
+    ) -> None:
         self._record = recorder
+        self._clock = clock
         self._feed = feed
         self._on_complete = on_complete
         self.leases = Deadlines(self._lease_end)
@@ -106,15 +114,19 @@ class GroupBook:
         """Returns the number of groups by status."""
         return dict(Counter(entry.group.status for entry in self._entries.values()))
 
+    def complete(self, limit: int, *, group_id_in: Iterable[str] | None) -> list[Group]:
+        """The up to ``limit`` complete groups that would be taken next."""
+        ready: Iterable[str] = self._complete
+        if group_id_in is not None:
+            wanted = set(group_id_in)
+            ready = (group_id for group_id in ready if group_id in wanted)
+        return [self._entries[group_id].group for group_id in islice(ready, limit)]
+
     def take(self, limit: int, *, group_id_in: Iterable[str] | None, claim: str) -> list[Group]:
         """Marks up to ``limit`` complete groups as taken by the claim; the same claim gets the same ones."""
         if claim not in self._taken_by:
-            ready: Iterable[str] = list(self._complete)
-            if group_id_in is not None:
-                wanted = set(group_id_in)
-                ready = (group_id for group_id in ready if group_id in wanted)
-            for group_id in islice(ready, limit):
-                self._keep(self._entries[group_id], status="taken", taken_by=claim)
+            for group in self.complete(limit, group_id_in=group_id_in):
+                self._keep(self._entries[group.group_id], status="taken", taken_by=claim)
         taken = (self._entries[id].group for id in self._taken_by.get(claim, ()) if id in self._entries)
         return [group for group in taken if group.taken_by == claim]
 
@@ -173,7 +185,7 @@ class GroupBook:
         return entry
 
     def _new(self, group_id: str) -> _Entry:
-        entry = self._entries[group_id] = _Entry(Group(group_id=group_id))
+        entry = self._entries[group_id] = _Entry(Group(group_id=group_id, create_time=self._clock()))
         self._record.group(entry.group)
         return entry
 
@@ -182,6 +194,8 @@ class GroupBook:
         group = replace(before, **changes)
         if group.status == "open" and group.num_ended == group.num_rollouts:
             group = replace(group, status="complete")
+        if group.status == "complete" != before.status:
+            group = replace(group, complete_time=self._clock())
         entry.group = group
         self._record.group(group)
         self._index(group)

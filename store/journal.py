@@ -45,7 +45,8 @@ CREATE TABLE attempts (
     start_time REAL NOT NULL, end_time REAL, worker_id TEXT, metadata TEXT NOT NULL);
 CREATE TABLE groups (
     group_id TEXT PRIMARY KEY, task_id TEXT, num_rollouts INTEGER, num_ended INTEGER NOT NULL,
-    num_succeeded INTEGER NOT NULL, status TEXT NOT NULL, taken_by TEXT, lease_end REAL);
+    num_succeeded INTEGER NOT NULL, status TEXT NOT NULL, taken_by TEXT, lease_end REAL,
+    create_time REAL NOT NULL DEFAULT 0, complete_time REAL);
 CREATE TABLE resources (
     resources_id TEXT PRIMARY KEY, version INTEGER NOT NULL, create_time REAL NOT NULL,
     update_time REAL NOT NULL, resources TEXT NOT NULL);
@@ -61,6 +62,8 @@ PRAGMA user_version = {FORMAT};
 """
 _FROM_FORMAT_1 = f"""
 ALTER TABLE groups ADD COLUMN lease_end REAL;
+ALTER TABLE groups ADD COLUMN create_time REAL NOT NULL DEFAULT 0;
+ALTER TABLE groups ADD COLUMN complete_time REAL;
 CREATE INDEX attempts_by_rollout ON attempts (rollout_id);
 CREATE TABLE changes (position INTEGER PRIMARY KEY, change TEXT NOT NULL);
 PRAGMA user_version = {FORMAT};
@@ -79,10 +82,10 @@ INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (attempt_id) DO
     status = excluded.status, end_time = excluded.end_time, worker_id = excluded.worker_id,
     metadata = excluded.metadata"""
 _PUT_GROUP = """
-INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (group_id) DO UPDATE SET
+INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (group_id) DO UPDATE SET
     task_id = excluded.task_id, num_rollouts = excluded.num_rollouts, num_ended = excluded.num_ended,
     num_succeeded = excluded.num_succeeded, status = excluded.status, taken_by = excluded.taken_by,
-    lease_end = excluded.lease_end"""
+    lease_end = excluded.lease_end, complete_time = excluded.complete_time"""
 _PUT_RESOURCES = "REPLACE INTO resources VALUES (?, ?, ?, ?, ?)"
 _PUT_CHANGE = "INSERT INTO changes VALUES (?, ?)"
 _DROP_CHANGES = "DELETE FROM changes WHERE position <= ?"
@@ -165,6 +168,8 @@ class Journal:
             group.status,
             group.taken_by,
             group.lease_end,
+            group.create_time,
+            group.complete_time,
         )
         self._pending.append((_PUT_GROUP, row))
 
@@ -231,6 +236,8 @@ class Journal:
                     status=row[5],
                     taken_by=row[6],
                     lease_end=row[7],
+                    create_time=row[8],
+                    complete_time=row[9],
                 )
                 for row in query("SELECT * FROM groups ORDER BY rowid")
             ],

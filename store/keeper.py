@@ -15,7 +15,7 @@ from .reading import Reader
 from .record import NoRecorder, Snapshot
 from .span_cache import SpanCache
 from .spans import SpanBook
-from .types import Change, Group, GroupHandle, Rollout
+from .types import Change, EnqueueRolloutRequest, Group, GroupHandle, Rollout
 from .waiting import Waiter, Waiters
 from .watch import Watch
 
@@ -95,22 +95,27 @@ class Keeper:
         reader = Reader(core, spans)
         return {
             "enqueue": core.enqueue,
+            "check_requests": self._check_requests,
+            "queued": core.queued,
             "start_rollout": core.start_rollout,
             "dequeue": core.dequeue,
             "update_rollout": core.update_rollout,
             "rollout": core.rollout,
             "rollouts": reader.rollouts,
             "delete_rollouts": core.delete,
+            "check_deletable": lambda rollout_ids: len(core.deletable(rollout_ids)),
             "prune": self._prune,
             "start_attempt": core.start_attempt,
             "update_attempt": core.update_attempt,
             "attempts": reader.attempts,
             "latest_attempts": core.latest_attempts,
             "add_rows": spans.add,
+            "check_attempts": spans.check,
             "rows": reader.rows,
             "next_sequence_ids": spans.next_sequence_ids,
             "declare_group": core.groups.declare,
             "groups": core.groups.query,
+            "complete_groups": core.groups.complete,
             "take_groups": self._take_groups,
             "acknowledge_groups": core.groups.acknowledge,
             "get_group": self._get_group,
@@ -119,6 +124,7 @@ class Keeper:
             "resources": core.resources.get,
             "query_resources": reader.resources,
             "latest_resources": core.resources.latest,
+            "resolve_resources": core.resources.resolve,
             "update_worker": core.update_worker,
             "worker": core.workers.get,
             "workers": reader.workers,
@@ -181,6 +187,9 @@ class Keeper:
         if self._closed:
             where = "in memory" if self._folder is None else f"at {self._folder}"
             raise StoreError(f"the store {where} is closed; open a new one")
+
+    def _check_requests(self, requests: Sequence[EnqueueRolloutRequest]) -> None:
+        self._core.check_requests(requests, resolved=True)
 
     # Time
 
@@ -246,9 +255,10 @@ class Keeper:
     # The store itself
 
     def _statistics(self) -> dict[str, Any]:
-        counts = self._core.counts()
+        counts = self._core.entries.counts()
         return {
             **counts,
+            "groups": self._core.groups.count(),
             "spans": self._spans.num_spans,
             "lost": self._lost,
             "total_rollouts": sum(counts["rollouts"].values()),
@@ -268,7 +278,7 @@ class Keeper:
 
     async def _wait_for_rollouts(self, rollout_ids: list[str], timeout: float | None) -> list[Rollout]:
         def those() -> list[Rollout]:
-            return [self._core.entry(rollout_id).rollout for rollout_id in rollout_ids]
+            return [self._core.entries.get(rollout_id).rollout for rollout_id in rollout_ids]
 
         with self._lock:
             self._check_open()

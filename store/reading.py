@@ -29,7 +29,9 @@ class Reader:
     ) -> list[Rollout]:
         # The two that name their rollouts or groups narrow the search, unless any filter will do.
         narrow = filter_logic == "and"
-        found = self._core.candidates(rollout_id_in if narrow else None, group_id_in if narrow else None)
+        found = self._core.entries.candidates(
+            self._core.groups, rollout_id_in if narrow else None, group_id_in if narrow else None
+        )
         tests = [
             is_in("status", status_in),
             is_in("rollout_id", rollout_id_in),

@@ -45,6 +45,15 @@ class ResourcesBook:
     def __len__(self) -> int:
         return len(self._updates)
 
+    def resolve(self, resources_ids: Iterable[str | None]) -> list[str | None]:
+        """The ids, those of the latest resources in place of None; UnknownResources for one nobody added."""
+        latest = self.latest()
+        resolved = []
+        for resources_id in resources_ids:
+            self.check_known(resources_id)
+            resolved.append(resources_id or (latest.resources_id if latest else None))
+        return resolved
+
     def check_known(self, resources_id: str | None) -> None:
         """Raises UnknownResources for an id that no resources have; None names none."""
         if resources_id is not None and resources_id not in self._updates:

@@ -25,7 +25,7 @@ class SpanBook:
     def add(self, rows: Sequence[SpanRow]) -> list[int]:
         """Adds the rows; returns the indices of those that their attempts had already."""
         touched = {
-            row.attempt_id: self._core.entry_and_attempt(row.rollout_id, row.attempt_id) for row in rows
+            row.attempt_id: self._core.entries.get_attempt(row.rollout_id, row.attempt_id) for row in rows
         }
         new: dict[str, list[SpanRow]] = {}
         repeated = []
@@ -49,15 +49,20 @@ class SpanBook:
             self._core.hear_from(entry, attempt)
         return repeated
 
+    def check(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Raises UnknownRollout or UnknownAttempt unless every (rollout id, attempt id) is known."""
+        for rollout_id, attempt_id in pairs:
+            self._core.entries.get_attempt(rollout_id, attempt_id)
+
     def rows(self, rollout_id: str, attempt_id: str | None) -> list[SpanRow]:
         """Returns the rows of one attempt or, for None, of all, by attempt and sequence id."""
-        entry = self._core.entry(rollout_id)
+        entry = self._core.entries.get(rollout_id)
         if attempt_id is None:
             order = {attempt.attempt_id: attempt.sequence_id for attempt in entry.attempts.values()}
             return sorted(
                 self._cache.rows_of(rollout_id), key=lambda row: (order[row.attempt_id], row.sequence_id)
             )
-        _, attempt = self._core.entry_and_attempt(rollout_id, attempt_id)
+        _, attempt = self._core.entries.get_attempt(rollout_id, attempt_id)
         rows = (row for row in self._cache.rows_of(rollout_id) if row.attempt_id == attempt.attempt_id)
         return sorted(rows, key=lambda row: row.sequence_id)
 
@@ -65,7 +70,7 @@ class SpanBook:
         """Returns the group's rollouts, each with its last attempt and that attempt's rows."""
         members = []
         for rollout_id in self._core.groups.members(group_id):
-            entry = self._core.entry(rollout_id)
+            entry = self._core.entries.get(rollout_id)
             attempt = entry.latest
             rows = self.rows(rollout_id, attempt.attempt_id) if attempt else []
             members.append((entry.rollout, attempt, rows))
@@ -76,7 +81,7 @@ class SpanBook:
 
         It is larger than that of any of the attempt's spans; the first is 1.
         """
-        found = [self._core.entry_and_attempt(rollout_id, attempt_id) for rollout_id, attempt_id in pairs]
+        found = [self._core.entries.get_attempt(rollout_id, attempt_id) for rollout_id, attempt_id in pairs]
         return [self._next(entry.rollout.rollout_id, attempt.attempt_id) for entry, attempt in found]
 
     def forget(self, attempt_ids: Iterable[str], num_spans: int) -> None:

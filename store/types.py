@@ -246,6 +246,9 @@ class Group:
     """``complete`` when ``num_rollouts`` have ended, ``taken`` once ``take_groups`` has handed it out."""
     taken_by: str | None = None
     """Id of the ``take_groups`` call that got the group."""
+    create_time: float = 0.0
+    complete_time: float | None = None
+    """When it (last) became complete."""
     lease_end: float | None = None
     """When a taken group becomes ``complete`` again, unless it is acknowledged; None for never."""
 

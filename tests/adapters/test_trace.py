@@ -12,7 +12,7 @@ from raybolt.adapters.check.server import ModelServer
 from raybolt.adapters.patching import active_patches
 from raybolt.env.codec import codec_for
 from raybolt.store import LocalStore, names
-from raybolt.store.base import blocking
+from raybolt.store.blocking import blocking
 from raybolt.store.errors import InvalidValue, StoreError
 
 

@@ -1,0 +1,32 @@
+"""The store's asynchronous calls, for code that runs no event loop."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from functools import cache
+from typing import Any, TypeVar
+
+from .errors import StoreError
+
+T = TypeVar("T")
+
+
+def blocking(call: Coroutine[Any, Any, T]) -> T:
+    """Returns the result of an asynchronous store call, for threads that run no event loop.
+
+    Raises StoreError inside a running event loop, which it would stall: await the call there.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run_coroutine_threadsafe(call, _background_loop()).result()
+    call.close()
+    raise StoreError("blocking() was called inside a running event loop; await the store's method instead")
+
+
+@cache
+def _background_loop() -> asyncio.AbstractEventLoop:
+    """One loop in one daemon thread per process, shared by all blocking calls."""
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="raybolt-store", daemon=True).start()
+    return loop

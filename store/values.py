@@ -1,0 +1,59 @@
+"""What callers give a store, checked and copied, so that it can travel and never changes afterwards."""
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+from .errors import InvalidValue
+from .rows import dump_json
+from .types import EnqueueRolloutRequest, Json, Mode
+
+
+def new_id(prefix: str) -> str:
+    """Returns an id that nobody else makes up."""
+    return f"{prefix}-{uuid.uuid4().hex}"
+
+
+def prepared(request: EnqueueRolloutRequest) -> EnqueueRolloutRequest:
+    """Returns the request with an id, and with JSON that the caller can no longer change."""
+    return replace(
+        request,
+        rollout_id=request.rollout_id or new_id("ro"),
+        input=json_copy(request.input, "input"),
+        mode=checked_mode(request.mode),
+        metadata=object_copy(request.metadata, "metadata") if request.metadata else {},
+    )
+
+
+def json_copy(value: Json, field: str) -> Json:
+    """Returns a copy of a JSON value; InvalidValue, naming the field, for what is none."""
+    return json.loads(dump_json(value, field))
+
+
+def object_copy(value: Mapping[str, Json], field: str) -> dict[str, Json]:
+    """Returns a copy of a JSON object, likewise."""
+    copy: dict[str, Json] = json_copy(dict(value), field)
+    return copy
+
+
+def checked_mode(mode: Mode | None) -> Mode | None:
+    """Returns the mode; InvalidValue for what is none."""
+    if mode is not None and mode not in get_args(Mode):
+        raise InvalidValue(f"mode is {mode!r}; give one of {', '.join(get_args(Mode))}, or None")
+    return mode
+
+
+def checked_count(value: int, field: str) -> int:
+    """Returns the number; InvalidValue, naming the field, for one below 0."""
+    if value < 0:
+        raise InvalidValue(f"{field} is {value}; give 0 or more")
+    return value
+
+
+def listed(values: Iterable[Any] | None, field: str) -> list[Any] | None:
+    """Returns the values as a list, which travels; a lone string is a mistake, not a list of letters."""
+    if isinstance(values, str):
+        raise InvalidValue(f"{field} is the string {values!r}; give a list of strings")
+    return None if values is None else list(values)
