@@ -2,7 +2,9 @@
 
     RayboltError
     ├── InvalidValue
-    │   └── UnknownModel    no model can be loaded under this name
+    │   ├── UnknownModel    no model can be loaded under this name
+    │   ├── NoCall          a run ended without an LLM call that could be seen
+    │   └── NoReward        a run ended without a reward
     ├── ContextTooLong      a prompt leaves the model no room for an answer
     ├── TemplateError       the tokenizer's chat template cannot express the conversation
     ├── RoleWithoutPolicy   a role's call reached the policies, and none is for it
@@ -19,6 +21,14 @@ from raybolt.store.errors import InvalidValue, RayboltError
 
 class UnknownModel(InvalidValue):
     """No model can be loaded under this name; the message says what is missing and what to do."""
+
+
+class NoCall(InvalidValue):
+    """A run ended without an LLM call that could be seen."""
+
+
+class NoReward(InvalidValue):
+    """A run ended without a reward."""
 
 
 class ContextTooLong(RayboltError):

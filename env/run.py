@@ -26,7 +26,7 @@ from raybolt.env.adoption import adopt_foreign_spans
 from raybolt.env.chat import ChatRequest, Completion
 from raybolt.env.clock import AgentClock
 from raybolt.env.context import RunContext, current_run
-from raybolt.env.errors import BlockingCall, RunOver
+from raybolt.env.errors import BlockingCall, NoCall, NoReward, RunOver
 from raybolt.env.executor import run_in_thread, widen
 from raybolt.env.limits import RunLimits
 from raybolt.env.observed import ObservedCall, begin_chat_span, observed
@@ -268,7 +268,7 @@ class AgentRun:
 
     def _check_called(self) -> None:
         if self._num_calls == 0:
-            raise InvalidValue(
+            raise NoCall(
                 "the agent made no LLM call that reached the policy, so there is nothing to learn from; see "
                 "that it uses the model it was given"
             )
@@ -285,7 +285,7 @@ class AgentRun:
             return
         else:
             returned = "nothing" if result is None else f"a value of type {type(result).__name__}"
-            raise InvalidValue(
+            raise NoReward(
                 f"the run has no reward: the agent returned {returned} and emitted none; give a reward "
                 "function, return a number or call raybolt.emit_reward"
             )
