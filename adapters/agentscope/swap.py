@@ -31,17 +31,17 @@ from raybolt.adapters.patching import patched
 def models_answered_by_policy() -> Iterator[None]:
     """For runs captured by a policy, the chat models of all classes known now answer by that policy."""
     with ExitStack() as stack:
-        for cls in _model_classes(ChatModelBase):
+        for cls in _subclasses(ChatModelBase):
             if "_call_api" in vars(cls):
                 stack.enter_context(patched(cls, {"_call_api": _guarded}))
         yield
 
 
-def _model_classes(base: type[ChatModelBase]) -> Iterator[type[ChatModelBase]]:
+def _subclasses(base: type[Any]) -> Iterator[type[Any]]:
     for cls in base.__subclasses__():
         if cls is not PolicyModel:
             yield cls
-            yield from _model_classes(cls)
+            yield from _subclasses(cls)
 
 
 def _guarded(original: Callable[..., Any]) -> Callable[..., Any]:

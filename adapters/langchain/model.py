@@ -171,7 +171,7 @@ class PolicyChatModel(BaseChatModel):
         request = streamed_request(self, policy, input, config, stop, kwargs)
         if self._frozen is None or policy.takes(request):
             stream = super().astream(input, config, stop=stop, **kwargs)
-            chunks = stepped(stream, partial(_streamed_by, request.role))
+            chunks: AsyncIterator[AIMessageChunk] = stepped(stream, partial(_streamed_by, request.role))
         else:
             model, options = _frozen_call(self._frozen, kwargs)
             stream = model.astream(input, config, stop=stop, **options)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-from langchain_core.messages import AIMessage, BaseMessage
+from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatResult
 
 from raybolt.adapters.capture import own_call
@@ -33,10 +33,12 @@ async def own_result_async(
     return result
 
 
-def own_stream(policy: PolicyPort, request: ChatRequest, stream: Iterator[AIMessage]) -> Iterator[AIMessage]:
+def own_stream(
+    policy: PolicyPort, request: ChatRequest, stream: Iterator[AIMessageChunk]
+) -> Iterator[AIMessageChunk]:
     """The chunks of the agent's own model."""
     with policy.observe(request) as seen:
-        total: BaseMessage | None = None
+        total: AIMessageChunk | None = None
         for chunk in stepped_sync(stream, not_captured):
             total = chunk if total is None else total + chunk
             yield chunk
@@ -44,11 +46,11 @@ def own_stream(policy: PolicyPort, request: ChatRequest, stream: Iterator[AIMess
 
 
 async def own_stream_async(
-    policy: PolicyPort, request: ChatRequest, stream: AsyncIterator[AIMessage]
-) -> AsyncIterator[AIMessage]:
+    policy: PolicyPort, request: ChatRequest, stream: AsyncIterator[AIMessageChunk]
+) -> AsyncIterator[AIMessageChunk]:
     """As `own_stream`."""
     with policy.observe(request) as seen:
-        total: BaseMessage | None = None
+        total: AIMessageChunk | None = None
         async for chunk in stepped(stream, not_captured):
             total = chunk if total is None else total + chunk
             yield chunk

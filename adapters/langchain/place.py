@@ -42,11 +42,11 @@ class Place(RunContext):
     _left_for: RunContext | None
 
     @property
-    def span_id(self) -> str:  # type: ignore[override]  # what the base keeps in a slot
+    def span_id(self) -> str:
         return self.own_span_id if self._left_for is None else self._left_for.span_id
 
     @property
-    def role(self) -> str:  # type: ignore[override]
+    def role(self) -> str:
         return self.own_role if self._left_for is None else self._left_for.role
 
     def leave(self) -> None:

@@ -9,6 +9,7 @@ from agentscope.credential import OpenAICredential
 from agentscope.event import TextBlockDeltaEvent
 from agentscope.formatter import OpenAIMultiAgentFormatter
 from agentscope.message import Msg, UserMsg
+from agentscope.middleware import MiddlewareBase
 from agentscope.model import ChatModelBase, OpenAIChatModel
 from agentscope.permission import PermissionBehavior, PermissionContext, PermissionMode, PermissionRule
 from agentscope.pipeline import GoalPipeline
@@ -313,15 +314,21 @@ async def test_several_calls_of_one_role_wait_at_once(agent_run, script):
 
 
 async def test_an_abort_inside_a_tools_agent_ends_the_run_though_tools_are_gathered(agent_run, script):
-    asked = []
+    class Counting(MiddlewareBase):
+        calls = 0
+
+        async def on_model_call(self, agent, input_kwargs, next_handler):
+            self.calls += 1
+            return await next_handler(**input_kwargs)
+
+    counting = Counting()
 
     def build(llm):
         async def ask_helper(question: str) -> str:
             """Asks the helper."""
-            asked.append(question)
             return (await agent_of(llm, "helper").reply(user(question))).get_text_content()
 
-        return agent_of(llm, tools=[ask_helper])
+        return agent_of(llm, tools=[ask_helper], middlewares=[counting])
 
     ran = await agent_run(
         build,
@@ -331,7 +338,7 @@ async def test_an_abort_inside_a_tools_agent_ends_the_run_though_tools_are_gathe
     )
     assert ran.end.origin == "limit"
     assert len(ran.requests) == 1
-    assert asked == ["why?", "why?"]  # and not again and again: the agent would have repeated them
+    assert counting.calls == 1  # the agent took the tools for done, and would have gone on
 
 
 async def test_a_time_limit_ends_an_agent_that_swallows_its_cancellation(agent_run, script):
