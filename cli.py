@@ -1,4 +1,4 @@
-"""The command line: `raybolt demo`, `train`, `eval`, `bench`, `tiny make`.
+"""The command line: `raybolt demo`, `train`, `eval`, `bench`, `run`, `tiny make`.
 
 A mistake of the user ends with one line and exit status 2; `--debug` shows where it came from. Heavy
 imports stay inside the commands, so that `--help` is quick.
@@ -301,6 +301,27 @@ def bench(
     console.print_evaluation(result.evaluation, of=f"{result.evaluation.num_tasks} questions of {data}")
     console.out.print(f"execution accuracy, failed rollouts counted: {console.percent(result.accuracy)}")
     write_json(report or folder / "report.json", result)
+
+
+# What follows the command's name belongs to it, its options too.
+@app.command(name="run", context_settings={"allow_interspersed_args": False})
+def run_once(
+    command: Annotated[list[str], typer.Argument(help="The command and its arguments, after --.")],
+    store: Annotated[Path, typer.Option(help="Folder of the store that keeps the run.")] = Path(
+        "runs/traces"
+    ),
+    model: Annotated[
+        str | None, typer.Option(help="Answers its LLM calls; without it, its own LLM does.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="Input on its standard input: JSON, or a text.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of sampling, with --model.")] = 0,
+) -> None:
+    """Run a command once and record its LLM calls: raybolt run -- python their_agent.py"""
+    from raybolt.run_command import run_command
+
+    result = run_command(command, store=store, model=model, task=task, seed=seed)
+    console.print_calls(result, store)
+    raise typer.Exit(result.status)
 
 
 @tiny.command(name="make")

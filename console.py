@@ -18,9 +18,15 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from raybolt.store import names
+
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from raybolt.rl.results import EvalResult, FitResult
     from raybolt.rl.results import Progress as TrainingProgress
+    from raybolt.run_command import CommandRun
+    from raybolt.store.types import Span
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -148,6 +154,37 @@ def print_demo(report: Mapping[str, Any], examples: Sequence[str]) -> None:
     out.print(f"seconds      {seconds(report['seconds'])}")
     for name, path in report["paths"].items():
         out.print(f"{name:<12} {_escape(str(path))}")
+
+
+def print_calls(result: CommandRun, store: Path) -> None:
+    """The LLM calls of a command, on standard error: standard output is the command's."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for name in ("role", "model", "tokens in", "out", "seconds", "reply"):
+        table.add_column(name, justify="right" if name in ("tokens in", "out", "seconds") else "left")
+    for span in result.calls:
+        told = span.attributes
+        tokens = (str(told.get(name, "")) for name in (names.INPUT_TOKENS, names.OUTPUT_TOKENS))
+        seconds = f"{span.end_time - span.start_time:.2f}"
+        model = str(told.get(names.REQUEST_MODEL, ""))
+        table.add_row(
+            _escape(str(told[names.AGENT_NAME])), _escape(model), *tokens, seconds, _escape(_reply(span))
+        )
+    if result.calls:
+        err.print(table)
+    else:
+        err.print("no LLM call was seen")
+    err.print(f"rollout {result.rollout_id} in {_escape(str(store))}")
+    if result.error is not None:
+        print_error(result.error)
+
+
+def _reply(span: Span) -> str:
+    """The first words of a call's answer, or why there was none."""
+    messages = span.attributes.get(names.OUTPUT_MESSAGES)
+    if not messages:
+        return f"({span.status_message})"[:60]
+    called = [f"{call['function']['name']}(…)" for call in messages[0].get("tool_calls", ())]
+    return " ".join(" ".join([messages[0].get("content") or "", *called]).split())[:60]
 
 
 def percent(share: float) -> str:

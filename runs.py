@@ -7,7 +7,9 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from raybolt.adapters.command.agents import command
 from raybolt.adapters.wrap import WrappedAgent, wrap
 from raybolt.benchmarks.demonstrations import record_demonstrations
 from raybolt.env.limits import RunLimits
@@ -16,7 +18,7 @@ from raybolt.objects import load_object
 from raybolt.rl.results import EvalResult, FitResult, Progress
 from raybolt.rl.run_folder import RunFolder
 from raybolt.rl.trainer import Trainer
-from raybolt.settings import RunSettings
+from raybolt.settings import RunSettings, check_keys
 from raybolt.store.errors import InvalidValue
 
 OnProgress = Callable[[Progress], None]
@@ -55,8 +57,19 @@ def evaluate_run(settings: RunSettings, *, temperature: float, rollouts_per_task
 def _load(settings: RunSettings) -> tuple[WrappedAgent, list[Task], list[Task]]:
     reward = load_object(settings.reward, option="reward") if settings.reward else None
     limits = RunLimits(max_calls=settings.max_calls, max_seconds=settings.max_seconds)
-    agent = wrap(load_object(settings.agent, option="agent"), reward=reward, limits=limits)
+    agent = wrap(_agent(settings.agent), reward=reward, limits=limits)
     return agent, load_tasks(settings.tasks), load_tasks(settings.val) if settings.val else []
+
+
+def _agent(given: str | dict[str, Any]) -> Any:
+    """What the `agent` setting names: an object, or the command in a table."""
+    if isinstance(given, str):
+        return load_object(given, option="agent")
+    check_keys(given, {"command", "env", "cwd"}, where="agent")
+    if "command" not in given:
+        raise InvalidValue("agent is a table without command; write agent: {command: [node, agent.js]}")
+    options = {name: given[name] for name in ("env", "cwd") if name in given}
+    return command(given["command"], **options)
 
 
 def _trainer(

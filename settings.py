@@ -29,7 +29,8 @@ class RunSettings:
     """One run, as the user asked for it.
 
     Attributes:
-        agent: `package.module:name` of what `raybolt.wrap` takes.
+        agent: `package.module:name` of what `raybolt.wrap` takes, or a table for `raybolt.command`: the
+            `command` as a list, and if need be its `env` and `cwd`.
         tasks: JSON Lines file of training tasks.
         reward: `package.module:name` of the reward function; None if the agent rewards itself.
         val: JSON Lines file of the tasks to score on.
@@ -45,7 +46,7 @@ class RunSettings:
         algorithm: how to learn.
     """
 
-    agent: str
+    agent: str | dict
     tasks: Path
     reward: str | None = None
     val: Path | None = None

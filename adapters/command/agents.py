@@ -32,8 +32,8 @@ class Command:
 
     arguments: tuple[str, ...]
     result: ReadResult
+    cwd: Path
     env: Mapping[str, str] = field(default_factory=dict)
-    cwd: Path | None = None
     address: Address = field(default_factory=Address)
 
 
@@ -64,7 +64,7 @@ def command(
         result: Makes the result of what the command printed. By default the last line, if that is JSON, else
             the whole text.
         env: Variables set for the command, over those of this process.
-        cwd: The folder it runs in; by default this process's.
+        cwd: The folder it runs in; by default the one that this process is in now.
         host: The address of this machine to listen on; "0.0.0.0" for containers.
         public_host: The name of this machine where the agent runs, such as "host.docker.internal"; by default
             `host`.
@@ -77,9 +77,9 @@ def command(
     if result is not None and not callable(result):
         raise InvalidValue(f"command(result={result!r}): expected a function of the command's output")
     address = Address(_host(host, public_host), public_host=public_host)
-    return Command(
-        tuple(arguments), result or read_result, dict(env or {}), Path(cwd) if cwd else None, address
-    )
+    # Absolute, since the runners that start it need not be in this folder.
+    folder = Path(cwd or ".").absolute()
+    return Command(tuple(arguments), result or read_result, folder, dict(env or {}), address)
 
 
 def external(

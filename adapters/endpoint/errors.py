@@ -26,16 +26,16 @@ _KINDS = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 class Refused(Exception):
     """The request gets no answer but this one."""
 
-    def __init__(self, status: int, message: str, code: str | None = None) -> None:
+    def __init__(self, status: int, message: str, code: str | None = None, *, may_pass: bool = False) -> None:
         super().__init__(message)
-        self.response = refusal(status, message, code)
+        self.response = refusal(status, message, code, may_pass=may_pass)
 
 
-def refusal(status: int, message: str, code: str | None = None) -> web.Response:
-    """An error response; no client should send the request again."""
+def refusal(status: int, message: str, code: str | None = None, *, may_pass: bool = False) -> web.Response:
+    """An error response; clients do not send the request again, unless the trouble `may_pass`."""
     kind = _KINDS.get(status, "server_error" if status >= 500 else "invalid_request_error")
     body: Any = error_body(message, kind=kind, code=code)
-    return web.json_response(body, status=status, headers=_FINAL)
+    return web.json_response(body, status=status, headers=None if may_pass else _FINAL)
 
 
 @web.middleware

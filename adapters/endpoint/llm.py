@@ -75,8 +75,10 @@ def models(request: web.Request) -> web.Response:
 
 def _upstream(headers: Mapping[str, str], run: ServedRun) -> Upstream | None:
     """What the user gave for such calls, else where the agent itself wanted this one to go."""
-    if run.upstream is not None or UPSTREAM_HEADER not in headers:
+    if run.upstream is not None:
         return run.upstream
+    if UPSTREAM_HEADER not in headers:
+        return run.natural
     key = headers.get(UPSTREAM_KEY_HEADER, "").removeprefix("Bearer ")
     return Upstream(headers[UPSTREAM_HEADER], key or None)
 
@@ -92,5 +94,5 @@ async def _answered_by_own_model(relay: Relay, run: ServedRun, exchange: Exchang
                 reply.tell(seen)
     except (UpstreamFailed, ValueError) as error:
         if relay.started is None:
-            raise Refused(502, f"{relay.upstream.base_url}: {error}") from error
+            raise Refused(502, f"{relay.upstream.base_url}: {error}", may_pass=True) from error
     return relay.response

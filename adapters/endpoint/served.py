@@ -29,7 +29,9 @@ class ServedRun:
     given: Any
     """What the agent is called with: JSON."""
     upstream: Upstream | None = None
-    """Who answers the calls that the policy does not take."""
+    """The user's server for the calls that the policy does not take."""
+    natural: Upstream | None = None
+    """Where such calls go otherwise, unless they were aimed elsewhere; None: the policy answers them, too."""
     key: str = field(default_factory=lambda: f"rb-{secrets.token_urlsafe(24)}", repr=False)
     """Opens this run's paths and no other's."""
     responses: ResponseMemory = field(default_factory=ResponseMemory)

@@ -166,7 +166,7 @@ class EndpointServer:
     async def _anything_else(self, request: web.Request, run: ServedRun) -> web.StreamResponse:
         """Embeddings and such, which are the user's own server's, if there is one."""
         operation = request.match_info["operation"]
-        upstream = run.upstream or Upstream.of_user()
+        upstream = run.upstream or run.natural or Upstream.of_user()
         if upstream is None:
             raise Refused(
                 404,
@@ -178,7 +178,7 @@ class EndpointServer:
             await relay.send(await request.read())
         except UpstreamFailed as error:
             if relay.started is None:
-                raise Refused(502, f"{upstream.base_url}: {error}") from error
+                raise Refused(502, f"{upstream.base_url}: {error}", may_pass=True) from error
         return relay.response
 
     async def _task(self, request: web.Request) -> web.StreamResponse:

@@ -36,9 +36,13 @@ class Upstream:
     @classmethod
     def of_user(cls) -> Upstream | None:
         """Where an `openai` client of this process would send its calls; None without a key for it."""
-        key = os.environ.get("OPENAI_API_KEY")
+        return cls.of_environment() if os.environ.get("OPENAI_API_KEY") else None
+
+    @classmethod
+    def of_environment(cls) -> Upstream:
+        """Where an `openai` client of this process would send its calls, key or no key."""
         given = os.environ.get("OPENAI_BASE_URL") or os.environ.get("OPENAI_API_BASE")
-        return cls(given or OPENAI, key) if key else None
+        return cls(given or OPENAI, os.environ.get("OPENAI_API_KEY"))
 
     @property
     def authorization(self) -> str:
