@@ -51,11 +51,39 @@ async def runs_at_once(kit: AgentKit, way: Way) -> None:
         expect_text(kit, ran, f"It was {word}.")
         expect_roles(ran, "writer", "writer")
         _expect_own(ran, word, words)
-        expect_sound_tree(ran)
+
+
+@check(f"{NUM_RUNS} runs of two agents at once: each critic judges its own run's text")
+async def teams_at_once(kit: AgentKit, way: Way) -> None:
+    agent = kit.wrap(kit.two_roles(way))
+    words = _words()
+
+    async def policy(request: ChatRequest) -> Completion:
+        await asyncio.sleep(0.01)
+        found = sorted({word for word in words if word in texts_of(request)})
+        return say(f"{request.role} of {' '.join(found)}.")
+
+    runs = await asyncio.gather(*(play(agent, policy, f"Tell me of {word}.") for word in words))
+    for word, ran in zip(words, runs, strict=True):
+        expect_text(kit, ran, f"critic of {word}.")
+        expect_roles(ran, "writer", "critic")
+        _expect_only(ran, word, words)
 
 
 def _expect_own(ran: Ran, word: str, words: list[str]) -> None:
-    """Only this run's word is anywhere in the run."""
+    """Only this run's word is anywhere in the run, and its one tool and one event carry it."""
+    _expect_only(ran, word, words)
+    tools = [span.attributes.get(names.TOOL_ARGUMENTS) for span in tool_spans(ran)]
+    kept = [span.attributes.get("word") for span in ran.spans if span.name == "kept"]
+    expect(
+        tools == [{"word": word}] and kept == [word],
+        expected=f"one tool span and one emitted span with {word!r}",
+        seen=(tools, kept),
+        remedy="find the run through env.context.current_run, at the moment of the call",
+    )
+
+
+def _expect_only(ran: Ran, word: str, words: list[str]) -> None:
     for where, text in {
         "a request": "\n".join(texts_of(request) for request in ran.requests),
         "a span": repr([(span.name, span.attributes) for span in ran.spans]),
@@ -67,14 +95,7 @@ def _expect_own(ran: Ran, word: str, words: list[str]) -> None:
             seen=strange,
             remedy="give each run its own objects (a copy), or let runs on one object wait for one another",
         )
-    tools = [span.attributes.get(names.TOOL_ARGUMENTS) for span in tool_spans(ran)]
-    kept = [span.attributes.get("word") for span in ran.spans if span.name == "kept"]
-    expect(
-        tools == [{"word": word}] and kept == [word],
-        expected=f"one tool span and one emitted span with {word!r}",
-        seen=(tools, kept),
-        remedy="find the run through env.context.current_run, at the moment of the call",
-    )
+    expect_sound_tree(ran)
 
 
 @check(f"the calls of {NUM_RUNS} runs of a factory wait for the policy together", "factory")
@@ -142,4 +163,4 @@ async def pickles(kit: AgentKit, way: Way) -> None:
     expect_roles(ran, "writer", "critic")
 
 
-MANY = (runs_at_once, all_wait_together, no_memory, no_memory_of_aborted, pickles)
+MANY = (runs_at_once, teams_at_once, all_wait_together, no_memory, no_memory_of_aborted, pickles)

@@ -423,6 +423,7 @@ CAUGHT = [
     (OverlooksLateModels, "late_model", "a run that succeeds"),
     (CachesReplies, "runs_at_once", "a result that says"),
     (OneConversationForAllRuns, "runs_at_once", "nothing of other runs in a request"),
+    (OneConversationForAllRuns, "teams_at_once", "a result that says"),
     (OneConversationForAllRuns, "no_memory", "nothing of other runs in a request"),
     (OneConversationForAllRuns, "no_memory_of_aborted", "nothing of other runs in a request"),
     (LooksAtTheWrongRun, "runs_at_once", "one tool span and one emitted span"),

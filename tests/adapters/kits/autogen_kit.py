@@ -33,7 +33,7 @@ class AutoGenKit(AgentKit):
     def with_tools(self, way: Way, tools: Sequence[Callable[..., Any]]) -> Any:
         return self._brought(
             way,
-            lambda llm: AssistantAgent("writer", llm, tools=list(tools), reflect_on_tool_use=True),
+            lambda llm: AssistantAgent("writer", llm, tools=list(tools), max_tool_iterations=8),
         )
 
     def two_roles(self, way: Way) -> Any:
