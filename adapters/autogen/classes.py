@@ -13,7 +13,7 @@ def family(base: type) -> Iterator[type]:
     queue = [base]
     for cls in queue:  # grows while it is walked
         yield cls
-        new = [derived for derived in cls.__subclasses__() if derived not in seen]
+        new: list[type] = [derived for derived in cls.__subclasses__() if derived not in seen]
         seen.update(new)
         queue.extend(new)
 
