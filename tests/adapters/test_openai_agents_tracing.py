@@ -174,6 +174,17 @@ async def test_the_wrapped_agents_own_span_is_the_runs(agent_run, script):
     assert [span.name for span in ran.spans] == ["invoke_agent writer", "chat writer"]
 
 
+async def test_what_follows_an_agent_does_not_lie_within_it(agent_run, script):
+    async def agent(question):
+        draft = (await Runner.run(Agent("writer"), question)).final_output
+        raybolt.emit("between")
+        return (await Runner.run(Agent("critic"), draft)).final_output
+
+    ran = await agent_run(agent, "go", lambda request: script.say("x"))
+    for name in ("agent writer", "between", "agent critic"):
+        assert ran.parent_name(ran.span(name)) == "invoke_agent agent"
+
+
 async def test_spans_of_the_users_own_are_kept(agent_run, script):
     async def agent(question):
         with trace("my workflow"), custom_span("look up", {"key": "k"}):

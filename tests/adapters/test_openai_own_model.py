@@ -146,6 +146,54 @@ async def test_the_own_models_answer_reaches_the_agent_and_the_record(
     assert ran.parent_name(span) == "review"
 
 
+class Watched(httpx.SyncByteStream):
+    """Events that are made one by one, each noting what the agent had heard by then."""
+
+    def __init__(self, heard: list[str]) -> None:
+        self.heard = heard
+        self.heard_before: list[int] = []
+
+    def __iter__(self):
+        names = {"model": "own-1", "completion_id": "c"}
+        for event in completion_to_events(REPLY, **names, include_usage=False):
+            self.heard_before.append(len(self.heard))
+            yield event
+
+
+async def test_a_stream_reaches_the_agent_as_it_comes(agent_run, script):
+    heard: list[str] = []
+    events = Watched(heard)
+
+    def agent(question):
+        transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=events))
+        with httpx.Client(transport=transport) as http:
+            openai = OpenAI(api_key="unused", base_url="http://own/v1", http_client=http)
+            for chunk in chat(openai, stream=True):
+                text = chat_delta(chunk)
+                heard.append(text)
+
+    await agent_run(agent, "hi", lambda request: script.say("policy"), trainable=["writer"])
+    assert heard == ["own reply", ""]
+    assert events.heard_before == [0, 1, 2]
+
+
+async def test_a_stream_that_breaks_fails_its_span(agent_run, script):
+    class Breaking(httpx.SyncByteStream):
+        def __iter__(self):
+            names = {"model": "own-1", "completion_id": "c"}
+            yield next(completion_to_events(REPLY, **names, include_usage=False))
+            raise httpx.ReadError("cut")
+
+    def agent(question):
+        transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=Breaking()))
+        with httpx.Client(transport=transport) as http, pytest.raises(httpx.ReadError, match="cut"):
+            openai = OpenAI(api_key="unused", base_url="http://own/v1", http_client=http)
+            list(chat(openai, stream=True))
+
+    ran = await agent_run(agent, "hi", lambda request: script.say("policy"), trainable=["writer"])
+    assert ran.span("chat agent").status_message == "ReadError: cut"
+
+
 async def test_a_stream_that_the_agent_leaves_early_is_recorded_as_far_as_it_went(agent_run, script):
     def agent(question):
         with client() as openai, chat(openai, stream=True) as stream:
