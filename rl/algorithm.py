@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -19,6 +20,7 @@ from ray.rllib.utils.metrics import ENV_RUNNER_RESULTS, LEARNER_RESULTS, NUM_ENV
 from raybolt.env.task import Task, load_tasks
 from raybolt.rl.collect import Collector
 from raybolt.rl.config import LightningRLConfig
+from raybolt.rl.diagnosis import what_is_wrong
 from raybolt.rl.errors import TrainingError
 from raybolt.rl.outcomes import Collected
 from raybolt.rl.plan import UpdatePlan, plan_rl, plan_sft
@@ -30,6 +32,8 @@ from raybolt.store import RayStore
 from raybolt.store.blocking import blocking
 from raybolt.store.errors import InvalidValue
 from raybolt.store.types import GroupHandle
+
+log = logging.getLogger(__name__)
 
 RAYBOLT = "raybolt"
 """Key of our own numbers in RLlib's results, and of our state in its checkpoints."""
@@ -157,8 +161,12 @@ class LightningRLAlgorithm(Algorithm):
             for group_id, outcomes in collected.groups.items()
             if sum(not outcome.failed for outcome in outcomes) >= 2
         }
+        first = self.num_done == self.num_sft_iterations
+        findings = what_is_wrong(self._store, collected, first=first)
         if not collected.rewards:
-            raise TrainingError(_all_failed(collected))
+            raise TrainingError(" ".join([_all_failed(collected), *map(str, findings)]))
+        for finding in findings:
+            log.warning("Iteration %d teaches nothing. %s", self.num_done + 1, finding)
         handles = blocking(self._store.take_groups(len(collected.groups), group_id_in=collected.groups))
         return [handle for handle in handles if handle.group_id in comparable]
 
