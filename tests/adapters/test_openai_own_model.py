@@ -186,9 +186,11 @@ async def test_a_stream_that_breaks_fails_its_span(agent_run, script):
 
     def agent(question):
         transport = httpx.MockTransport(lambda request: httpx.Response(200, stream=Breaking()))
-        with httpx.Client(transport=transport) as http, pytest.raises(httpx.ReadError, match="cut"):
+        with httpx.Client(transport=transport) as http:
             openai = OpenAI(api_key="unused", base_url="http://own/v1", http_client=http)
-            list(chat(openai, stream=True))
+            stream = chat(openai, stream=True)
+            with pytest.raises(httpx.ReadError, match="cut"):
+                list(stream)
 
     ran = await agent_run(agent, "hi", lambda request: script.say("policy"), trainable=["writer"])
     assert ran.span("chat agent").status_message == "ReadError: cut"
