@@ -1,4 +1,4 @@
-"""The command line: `raybolt demo`, `train`, `eval`, `bench`, `run`, `tiny make`.
+"""The command line: `raybolt demo`, `train`, `eval`, `bench`, `run`, `doctor`, `tiny make`.
 
 A mistake of the user ends with one line and exit status 2; `--debug` shows where it came from. Heavy
 imports stay inside the commands, so that `--help` is quick.
@@ -322,6 +322,26 @@ def run_once(
     result = run_command(command, store=store, model=model, task=task, seed=seed)
     console.print_calls(result, store)
     raise typer.Exit(result.status)
+
+
+@app.command()
+def doctor(
+    store: Annotated[Path, typer.Argument(help="Folder of a run or store, or its journal.db.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say why nothing was learned: which link broke, in which runs, and what to do.
+
+    Reads only; the run may still be going on. Exit status 1 if there is nothing to learn from.
+    """
+    from raybolt.env.diagnosis import diagnose
+    from raybolt.store.peek import read_rollouts
+
+    diagnosis = diagnose(read_rollouts(store))
+    if as_json:
+        console.print_json(diagnosis)
+    else:
+        console.print_diagnosis(diagnosis, store)
+    raise typer.Exit(int(diagnosis.fatal))
 
 
 @tiny.command(name="make")

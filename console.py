@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -23,6 +25,7 @@ from raybolt.store import names
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from raybolt.env.diagnosis import Diagnosis
     from raybolt.rl.results import EvalResult, FitResult
     from raybolt.rl.results import Progress as TrainingProgress
     from raybolt.run_command import CommandRun
@@ -176,6 +179,40 @@ def print_calls(result: CommandRun, store: Path) -> None:
     err.print(f"rollout {result.rollout_id} in {_escape(str(store))}")
     if result.error is not None:
         print_error(result.error)
+
+
+def print_diagnosis(diagnosis: Diagnosis, store: Path) -> None:
+    """What there is to learn from, and what is wrong with it, worst first."""
+    numbers = diagnosis.numbers
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("store", _escape(str(store)))
+    statuses = ", ".join(f"{count} {status}" for status, count in numbers.rollouts.items())
+    table.add_row("rollouts", f"{sum(numbers.rollouts.values())} ({statuses})" if statuses else "0")
+    table.add_row("LLM calls", f"{numbers.calls}, of which {numbers.trainable_calls} trainable")
+    table.add_row("tokens", f"{numbers.tokens:,} sampled in trainable calls")
+    table.add_row("groups", f"{numbers.groups} to compare, in {numbers.groups_with_signal} rewards differ")
+    if numbers.reward_mean is not None:
+        spread = f"{numbers.reward_min:.3f} to {numbers.reward_max:.3f}"
+        table.add_row("reward", f"mean {numbers.reward_mean:.3f}, from {spread}")
+    out.print(table)
+    if not diagnosis.findings:
+        out.print("[bold green]nothing wrong[/]")
+    for finding in diagnosis.findings:
+        colour = "red" if finding.fatal else "yellow"
+        out.print(f"\n[bold {colour}]{finding.link}[/] {_escape(finding.summary)}")
+        if finding.rollout_ids:
+            shown = ", ".join(finding.rollout_ids[:3])
+            more = len(finding.rollout_ids) - 3
+            out.print(f"  runs  {_escape(shown)}{f' and {more} more' if more > 0 else ''}")
+        if finding.span is not None:
+            place = f"{finding.span.name} ({finding.span.span_id}) of {finding.span.rollout_id}"
+            out.print(f"  span  {_escape(place)}")
+        out.print(f"  do    {_escape(finding.remedy)}")
+
+
+def print_json(value: Any) -> None:
+    """A dataclass as JSON."""
+    out.print(json.dumps(asdict(value), indent=2), markup=False)
 
 
 def _reply(span: Span) -> str:

@@ -27,10 +27,9 @@ def what_is_wrong(store: LightningStore, collected: Collected, *, first: bool) -
 
 def _may_teach(collected: Collected) -> bool:
     """Whether rewards differ within some group, and something was sampled."""
+    sampled = any(outcome.num_tokens for outcome in collected.outcomes)
     rewards = ([o.reward for o in group if o.reward is not None] for group in collected.groups.values())
-    return any(len(set(of_group)) > 1 for of_group in rewards) and any(
-        o.num_tokens for o in collected.outcomes
-    )
+    return sampled and any(len(set(of_group)) > 1 for of_group in rewards)
 
 
 async def _findings(store: LightningStore, collected: Collected) -> tuple[Finding, ...]:
