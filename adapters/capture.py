@@ -10,7 +10,7 @@ import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from contextvars import ContextVar
 
 from raybolt.env.chat import ChatRequest
@@ -48,6 +48,12 @@ def captured_by(policy: PolicyPort) -> Iterator[None]:
             yield
     finally:
         captured_policy.reset(token)
+
+
+def capture_of(library: str) -> AbstractContextManager[None]:
+    """What the framework in this package does for captured runs: one of `FRAMEWORK_LIBRARIES`."""
+    capture: AbstractContextManager[None] = importlib.import_module(_IF_LOADED[library]).capture(library)
+    return capture
 
 
 @contextmanager

@@ -93,7 +93,13 @@ class _ReportingRecorder(SpanRecorder):
         ended = super()._end(span, status, message, attributes)
         if ended is not None:
             events = [{"name": event.name, "attributes": dict(event.attributes)} for event in ended.events]
-            told = {"status": status, "message": message, "attributes": ended.attributes, "events": events}
+            told = {
+                "name": ended.name,
+                "status": status,
+                "message": message,
+                "attributes": ended.attributes,
+                "events": events,
+            }
             present = {name: value for name, value in told.items() if value is not None}
             self._run.report(f"spans/{span.span_id}/end", present)
         return ended

@@ -108,5 +108,6 @@ def _end(span: OpenSpan, body: dict[str, Any], run: ServedRun) -> None:
     for event in body.get("events", ()):
         name, attributes = str(event.get("name", "event")), dict(event.get("attributes") or {})
         span.events.append(SpanEvent(name, recorder.now(), attributes))
+    span.name = body.get("name", span.name)  # some are known by their end only, as the target of a hand-off
     failed = body.get("status") == "error"
     span.end("error" if failed else "ok", body.get("message"), body.get("attributes"))

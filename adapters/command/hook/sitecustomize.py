@@ -3,7 +3,8 @@
 The environment's OPENAI_BASE_URL already leads there; this is for clients whose code says otherwise. It needs
 nothing but the standard library, so that it works in any environment, and changes only httpx's clients, as
 they are imported: a request that asks an OpenAI-style server for a chat is turned round, everything else is
-left alone. A process that works for no run is left alone, too.
+left alone. Where raybolt is installed as well, the frameworks it knows tell it whose calls are made and which
+tools run (see `inside.py`). A process that works for no run is left alone altogether.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import urllib.parse
 from typing import Any
 
 _LIBRARIES = ("httpx", "httpx2")  # openai 3 moved to the latter
+_FRAMEWORKS = ("agents", "agentscope", "autogen_agentchat", "crewai", "langchain_core")
 _OPERATIONS = ("/chat/completions", "/responses")
 
 
@@ -76,11 +78,24 @@ def _patch(library: Any) -> None:
     library.AsyncClient.send = guarded(library.AsyncClient.send)
 
 
+def _listen(framework: Any) -> None:
+    """Has the framework report roles and tools, if this environment has raybolt."""
+    try:
+        from raybolt.adapters.command.inside import listen
+    except ImportError:
+        return
+    try:
+        listen(framework.__name__)
+    except Exception as error:  # whatever it is, the agent runs without: the run then knows its calls alone
+        print(f"raybolt cannot trace {framework.__name__}: {error!r}", file=sys.stderr)
+
+
 class _Watcher(importlib.abc.MetaPathFinder):
-    """Patches the libraries right after they have been imported."""
+    """Sees to the libraries right after they have been imported."""
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> Any:
-        if name not in _LIBRARIES:
+        after = _patch if name in _LIBRARIES else _listen if name in _FRAMEWORKS else None
+        if after is None:
             return None
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec is not None and spec.loader is not None:
@@ -89,7 +104,7 @@ class _Watcher(importlib.abc.MetaPathFinder):
 
             def load_and_patch(module: Any) -> None:
                 load(module)
-                _patch(module)
+                after(module)
 
             loader.exec_module = load_and_patch
         return spec
