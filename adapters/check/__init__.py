@@ -6,7 +6,8 @@ Write an `AgentKit` (a handful of small agents), then::
     print(report)
     assert not report.broken
 
-With pytest, parametrise over `applicable(MyKit())` and await `check.run(kit, way)` in the test.
+On the command line: ``python -m raybolt.adapters.check my_kit:MyKit``. With pytest, parametrise over
+`applicable(MyKit())` and await `check.run(kit, way)` in the test.
 """
 
 from raybolt.adapters.check.kit import NOWHERE, AgentKit, NotOffered, Way
@@ -14,6 +15,7 @@ from raybolt.adapters.check.report import CHECKS, Outcome, Report, applicable, o
 from raybolt.adapters.check.rules import Check, RuleBroken
 from raybolt.adapters.check.scripted import ScriptedPolicy, call, say
 from raybolt.adapters.check.server import ModelServer
+from raybolt.adapters.check.table import table
 
 __all__ = [
     "CHECKS",
@@ -32,4 +34,5 @@ __all__ = [
     "outcome_of",
     "run_checks",
     "say",
+    "table",
 ]
