@@ -73,13 +73,20 @@ class LightningCore:
 
     # Rollouts
 
-    def enqueue(self, requests: Sequence[EnqueueRolloutRequest], *, resolved: bool = False) -> list[Rollout]:
+    def enqueue(
+        self, requests: Sequence[EnqueueRolloutRequest], *, times: Sequence[float] | None = None
+    ) -> list[Rollout]:
         """Queues one rollout per request, each of which must name its id.
 
-        ``resolved`` requests name resources that another shard keeps.
+        One shard of several is given the times at which they count as enqueued; their resources, which
+        another shard keeps, are then known to exist.
         """
-        repeated = self.check_requests(requests, resolved=resolved)
-        return [repeated.get(named(request)) or self._add(request) for request in requests]
+        repeated = self.check_requests(requests, resolved=times is not None)
+        moments = times or [self._clock()] * len(requests)
+        return [
+            repeated.get(named(request)) or self._add(request, moment)
+            for request, moment in zip(requests, moments, strict=True)
+        ]
 
     def start_rollout(
         self,
@@ -87,10 +94,10 @@ class LightningCore:
         *,
         worker_id: str | None,
         attempt_id: str,
-        resolved: bool = False,
+        time: float | None = None,
     ) -> AttemptedRollout:
         """Adds the rollout, whose id the request names, and starts its first attempt."""
-        rollout = self.enqueue([request], resolved=resolved)[0]
+        (rollout,) = self.enqueue([request], times=None if time is None else [time])
         return self.start_attempt(rollout.rollout_id, worker_id=worker_id, attempt_id=attempt_id)
 
     def queued(self, limit: int) -> list[tuple[float, str]]:
@@ -334,7 +341,7 @@ class LightningCore:
 
     # Changes, each of which is recorded
 
-    def _add(self, request: EnqueueRolloutRequest) -> Rollout:
+    def _add(self, request: EnqueueRolloutRequest, time: float) -> Rollout:
         latest = self.resources.latest()
         rollout = Rollout(
             rollout_id=named(request),
@@ -344,7 +351,7 @@ class LightningCore:
             mode=request.mode,
             resources_id=request.resources_id or (latest.resources_id if latest else None),
             config=request.config or RolloutConfig(),
-            start_time=self._clock(),
+            start_time=time,
             metadata=dict(request.metadata or {}),
         )
         self.entries.add(rollout)

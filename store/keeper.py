@@ -28,6 +28,9 @@ PRUNE_SECONDS = 60.0
 """How often a store with a retention looks for what is too old."""
 
 
+_TIME_STEP = 1e-6  # seconds; what a float of seconds since the epoch can tell apart
+
+
 Question: TypeAlias = tuple[str, dict[str, Any]]
 """An operation of the keeper and its arguments."""
 
@@ -66,7 +69,7 @@ class Keeper:
         self._closed = False
         self._retention_seconds = retention_seconds
         self._clock = clock or SteadyClock()
-        self._opened = self._next_prune = self._clock()
+        self._opened = self._next_prune = self._reserved = self._clock()
         journal = self._journal = Journal(folder) if folder is not None else None
         recorder = journal or NoRecorder()
         snapshot = journal.load() if journal else Snapshot()
@@ -97,6 +100,7 @@ class Keeper:
             "enqueue": core.enqueue,
             "check_requests": self._check_requests,
             "queued": core.queued,
+            "known": lambda rollout_ids: [id for id in rollout_ids if core.rollout(id) is not None],
             "start_rollout": core.start_rollout,
             "dequeue": core.dequeue,
             "update_rollout": core.update_rollout,
@@ -124,7 +128,7 @@ class Keeper:
             "resources": core.resources.get,
             "query_resources": reader.resources,
             "latest_resources": core.resources.latest,
-            "resolve_resources": core.resources.resolve,
+            "reserve": self._reserve,
             "update_worker": core.update_worker,
             "worker": core.workers.get,
             "workers": reader.workers,
@@ -190,6 +194,14 @@ class Keeper:
 
     def _check_requests(self, requests: Sequence[EnqueueRolloutRequest]) -> None:
         self._core.check_requests(requests, resolved=True)
+
+    def _reserve(self, resources_ids: Sequence[str | None]) -> tuple[list[str | None], list[float]]:
+        """Resources and places in time for as many rollouts, which other shards may then enqueue."""
+        resolved = self._core.resources.resolve(resources_ids)
+        start = max(self._clock(), self._reserved + _TIME_STEP)
+        times = [start + index * _TIME_STEP for index in range(len(resolved))]
+        self._reserved = times[-1] if times else start
+        return resolved, times
 
     # Time
 

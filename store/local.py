@@ -8,6 +8,7 @@ from .base import Capabilities
 from .client import StoreClient
 from .errors import StoreError
 from .keeper import CACHE_BYTES, Keeper
+from .layout import check_one_shard
 
 
 class LocalStore(StoreClient):
@@ -31,6 +32,8 @@ class LocalStore(StoreClient):
         With a retention, rollouts that ended longer ago are deleted (see ``prune``), once a minute.
         """
         self._folder = Path(path).resolve() if path is not None else None
+        if self._folder is not None:
+            check_one_shard(self._folder)
         self._keeper = Keeper(
             self._folder, publish=_itself, cache_bytes=cache_bytes, retention_seconds=retention_seconds
         )

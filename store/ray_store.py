@@ -1,25 +1,25 @@
-"""The store as a Ray actor: one shard per store, named, detached, restarted from its journal when it dies.
+"""The store as Ray actors: shards, named, detached, restarted from their journals when they die.
 
-The shard runs a ``Keeper`` and seals groups into Ray's object store *itself*: an object dies with the
-process that put it, so a runner's death takes nothing along, and the driver moves references only.
+A shard runs a ``Keeper`` and seals groups into Ray's object store *itself*: an object dies with the process
+that put it, so a runner's death takes nothing along, and the driver moves references only.
 """
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .base import Capabilities
 from .client import StoreClient
-from .errors import RayboltError, StoreError
-from .keeper import Keeper, Question, waits
+from .errors import InvalidValue, StoreError
+from .layout import shard_folders
+from .router import ShardRouter
+from .shard import Shard, ShardLink, ShardState
 
 NAMESPACE = "raybolt"
 """Ray namespace of all shards, so that drivers with other namespaces find them."""
@@ -28,62 +28,66 @@ NAMESPACE = "raybolt"
 class RayStore(StoreClient):
     """A store that any process of a Ray cluster can use. Pickled, it reaches the same store elsewhere.
 
-    Handles of groups refer to objects that the shard owns: should the shard die, those are lost with it
-    (``ray.get`` raises ``OwnerDiedError``) and ``get_group`` seals them again from the journal. Calls made
-    while the shard is down wait for its restart and are then repeated, which their ids make harmless.
+    Handles of groups refer to objects that a shard owns: should it die, those are lost with it (``ray.get``
+    raises ``OwnerDiedError``) and ``get_group`` seals them again from the journal. Calls made while a shard
+    is down wait for its restart and are then repeated, which their ids make harmless.
     """
 
-    def __init__(self, name: str, shard: ActorHandle, folder: Path | None) -> None:
-        """Wraps a shard; use ``create`` or ``connect``."""
+    def __init__(self, name: str, shards: Sequence[ActorHandle], folder: Path | None) -> None:
+        """Wraps shards; use ``create`` or ``connect``."""
         self.name = name
         self._folder = folder
-        self._shard = shard
-        self._mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = WeakKeyDictionary()
+        self._links = [ShardLink(shard, name) for shard in shards]
+        self._router = ShardRouter([link.ask for link in self._links])
 
     @classmethod
-    def create(cls, path: str | os.PathLike[str] | None, *, name: str = "store") -> "RayStore":
+    def create(
+        cls, path: str | os.PathLike[str] | None, *, name: str = "store", num_shards: int | None = None
+    ) -> "RayStore":
         """Returns the store of this name with the given folder (None: memory), started if need be.
 
-        The shard runs on this node, where the folder is, and outlives this driver (``destroy`` ends it).
-        Raises StoreError if a store of this name keeps another folder or if the folder cannot be opened.
+        Its shards run on this node, where the folder is, and outlive this driver (``destroy`` ends them).
+        More than one spread what many runners report at once over as many processes; a folder keeps the
+        number it was made with, which is 1 unless given.
+
+        Raises StoreError if a store of this name keeps another folder, or if the folder cannot be opened;
+        InvalidValue if it holds another number of shards.
         """
         folder = Path(path).resolve() if path is not None else None
-        shard = _Shard.options(  # type: ignore[attr-defined]  # Ray adds it to the class
-            name=_actor_name(name),
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            num_cpus=0,
-            max_restarts=-1,
-            max_task_retries=-1,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(
-                ray.get_runtime_context().get_node_id(), soft=False
-            ),
-        ).remote(folder)
-        found, failure = ray.get(shard.opened.remote())
-        if failure is not None:
-            ray.kill(shard)
-            raise failure
-        if found != folder:
-            raise StoreError(
-                f"the store named {name!r} runs already, with path {found} and not {folder}; "
-                "give another name, or that path"
-            )
-        return cls(name, shard, folder)
+        own_folders: Sequence[Path | None] = (
+            [None] * _checked_number(num_shards) if folder is None else shard_folders(folder, num_shards)
+        )
+        shards: list[ActorHandle] = []
+        for index, own_folder in enumerate(own_folders):
+            shards.append(_started(name, index, folder, own_folder, len(own_folders)))
+            state: ShardState = ray.get(shards[-1].state.remote())
+            if state.failure is not None:
+                for shard in shards:
+                    ray.kill(shard)
+                raise state.failure
+            if (state.folder, state.num_shards) != (folder, len(own_folders)):
+                raise StoreError(
+                    f"the store named {name!r} runs already, with path {state.folder} and {state.num_shards} "
+                    f"shards, not {folder} and {len(own_folders)}; give another name"
+                )
+        return cls(name, shards, folder)
 
     @classmethod
     def connect(cls, name: str = "store") -> "RayStore":
         """Returns the running store of this name; StoreError when there is none."""
-        try:
-            shard = ray.get_actor(_actor_name(name), namespace=NAMESPACE)
-        except ValueError:
+        first = _find(name, 0)
+        if first is None:
+            raise StoreError(f"no store named {name!r} runs in this cluster; start it by RayStore.create")
+        state: ShardState = ray.get(first.state.remote())
+        if state.failure is not None:
+            raise state.failure
+        shards = [_find(name, index) for index in range(state.num_shards)]
+        missing = [index for index, shard in enumerate(shards) if shard is None]
+        if missing:
             raise StoreError(
-                f"no store named {name!r} runs in this cluster; start it by RayStore.create"
-            ) from None
-        folder, failure = ray.get(shard.opened.remote())
-        if failure is not None:
-            raise failure
-        return cls(name, shard, folder)
+                f"the store named {name!r} lacks its shards {missing}; call RayStore.create again"
+            )
+        return cls(name, [shard for shard in shards if shard is not None], state.folder)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -95,123 +99,61 @@ class RayStore(StoreClient):
             durable=self._folder is not None,
         )
 
+    @property
+    def num_shards(self) -> int:
+        return len(self._links)
+
     async def _ask(self, operation: str, **arguments: Any) -> Any:
-        question = (operation, arguments)
-        if waits(operation):
-            (answer,) = await self._send([question], wait=True)
-        else:
-            answer = await self._mailbox().ask(question)
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer
-
-    def _mailbox(self) -> "_Mailbox":
-        loop = asyncio.get_running_loop()
-        mailbox = self._mailboxes.get(loop)
-        if mailbox is None:
-            mailbox = self._mailboxes[loop] = _Mailbox(self._send)
-        return mailbox
-
-    async def _send(self, questions: list[Question], *, wait: bool = False) -> list[Any]:
-        """Returns the shard's answers, of which those that are exceptions are to be raised."""
-        method = self._shard.wait if wait else self._shard.ask
-        try:
-            answers: list[Any] = await method.remote(questions)
-        except RayActorError as error:
-            return [StoreError(f"the store named {self.name!r} is gone: {error}") for _ in questions]
-        return answers
+        return await self._router.ask(operation, arguments)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RayStore, (self.name, self._shard, self._folder)
+        return RayStore, (self.name, [link.actor for link in self._links], self._folder)
 
     async def close(self) -> None:
-        """Does nothing to the shard, which others may be using; ``destroy`` ends it."""
+        """Does nothing to the shards, which others may be using; ``destroy`` ends them."""
 
     async def destroy(self) -> None:
-        """Ends the shard after its journal is closed; the folder can then be opened by ``LocalStore``."""
-        await self._shard.close.remote()
-        ray.kill(self._shard)
-        while await asyncio.to_thread(_is_named, self.name):  # Ray frees the name a little later
-            await asyncio.sleep(0.01)
+        """Ends the shards after their journals are closed; the folder can then be opened by another store."""
+        for index, link in enumerate(self._links):
+            await link.actor.close.remote()
+            ray.kill(link.actor)
+            while (
+                await asyncio.to_thread(_find, self.name, index) is not None
+            ):  # Ray frees names a little later
+                await asyncio.sleep(0.01)
 
 
-class _Mailbox:
-    """What one event loop asks: questions that come while others are under way share the next message.
-
-    A message costs the shard a millisecond whatever is in it, so a runner with many runs at once needs this.
-    """
-
-    def __init__(self, send: Callable[[list[Question]], Awaitable[list[Any]]]) -> None:
-        self._send = send
-        self._waiting: list[tuple[Question, asyncio.Future[Any]]] = []
-        self._sender: asyncio.Task[None] | None = None
-
-    async def ask(self, question: Question) -> Any:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, future))
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send_all())
-        return await future
-
-    async def _send_all(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting, []
-                answers = await self._send([question for question, _ in batch])
-                for (_, future), answer in zip(batch, answers, strict=True):
-                    if not future.done():  # its caller may have been cancelled
-                        future.set_result(answer)
-        finally:
-            self._sender = None
+def _started(
+    name: str, index: int, folder: Path | None, own_folder: Path | None, num_shards: int
+) -> ActorHandle:
+    """The shard of this name and index, which is started unless it runs."""
+    handle: ActorHandle = Shard.options(  # type: ignore[attr-defined]  # Ray adds it to the class
+        name=_actor_name(name, index),
+        namespace=NAMESPACE,
+        lifetime="detached",
+        get_if_exists=True,
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=-1,
+        scheduling_strategy=NodeAffinitySchedulingStrategy(
+            ray.get_runtime_context().get_node_id(), soft=False
+        ),
+    ).remote(folder, own_folder, num_shards)
+    return handle
 
 
-@ray.remote
-class _Shard:
-    """The actor. Asynchronous, so that calls which wait (for rollouts, for the journal) hold up no other."""
-
-    def __init__(self, folder: Path | None) -> None:
-        self._folder = folder
-        self._failure: RayboltError | None = None
-        restarted = ray.get_runtime_context().was_current_actor_reconstructed
-        try:
-            # After a restart the runners are still at work, and go on with their attempts.
-            self._keeper = Keeper(folder, publish=_put_table, keep_in_flight=restarted)
-        except RayboltError as error:
-            self._failure = error  # raised here, Ray would report it as the actor's death
-
-    async def opened(self) -> tuple[Path | None, RayboltError | None]:
-        return self._folder, self._failure
-
-    async def ask(self, questions: list[Question]) -> list[Any]:
-        """Returns the answers in order; all changes share one transaction. An exception is an answer too."""
-        if self._failure is not None:
-            return [self._failure] * len(questions)
-        return await self._keeper.ask_many(questions)
-
-    async def wait(self, questions: list[Question]) -> list[Any]:
-        """Returns the answers to questions that may take long, likewise."""
-        if self._failure is not None:
-            return [self._failure] * len(questions)
-        calls = (self._keeper.ask(operation, arguments) for operation, arguments in questions)
-        return await asyncio.gather(*calls, return_exceptions=True)
-
-    async def close(self) -> None:
-        self._keeper.close()
-
-
-def _put_table(table: Any) -> ray.ObjectRef:
-    from .blocks import SealedTable  # Arrow is loaded by the first group
-
-    return ray.put(SealedTable(table))
-
-
-def _is_named(name: str) -> bool:
+def _find(name: str, index: int) -> ActorHandle | None:
     try:
-        ray.get_actor(_actor_name(name), namespace=NAMESPACE)
+        return ray.get_actor(_actor_name(name, index), namespace=NAMESPACE)
     except ValueError:
-        return False
-    return True
+        return None
 
 
-def _actor_name(name: str) -> str:
-    return f"raybolt-{name}"
+def _actor_name(name: str, index: int) -> str:
+    return f"raybolt-{name}" if index == 0 else f"raybolt-{name}-shard-{index}"
+
+
+def _checked_number(num_shards: int | None) -> int:
+    if num_shards is not None and num_shards < 1:
+        raise InvalidValue(f"num_shards is {num_shards}; give 1 or more")
+    return num_shards or 1

@@ -119,7 +119,7 @@ def measure_ray(folder: str, *, num_runners: int, num_iterations: int) -> Costs:
     runners = [Runner.remote() for _ in range(num_runners)]  # type: ignore[attr-defined]
 
     def shard_cpu_ms() -> float:
-        seconds: float = ray.get(store._shard.__ray_call__.remote(lambda _: time.process_time()))
+        seconds: float = ray.get(store._links[0].actor.__ray_call__.remote(lambda _: time.process_time()))
         return 1000 * seconds
 
     costs: Costs = {}

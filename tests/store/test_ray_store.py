@@ -38,7 +38,7 @@ def kill_shard(store: RayStore) -> None:
     """Sends SIGKILL to the process that runs the shard."""
     import ray
 
-    pid = ray.get(store._shard.__ray_call__.remote(lambda shard: os.getpid()))
+    pid = ray.get(store._links[0].actor.__ray_call__.remote(lambda shard: os.getpid()))
     os.kill(pid, signal.SIGKILL)
 
 
@@ -162,7 +162,9 @@ async def test_a_store_is_attached_to_by_name_and_path(store: RayStore, tmp_path
     assert await same.get_rollout_by_id("r") is not None
     connected = pickle.loads(pickle.dumps(RayStore.connect(store.name)))
     assert await connected.get_rollout_by_id("r") is not None
-    with pytest.raises(StoreError, match=r"runs already, with path .* and not .*other; give another name"):
+    with pytest.raises(
+        StoreError, match=r"runs already, with path .* and 1 shards, not .*other and 1; give another name"
+    ):
         RayStore.create(tmp_path / "other", name=store.name)
 
 

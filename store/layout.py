@@ -1,0 +1,55 @@
+"""Where a store's folder keeps what: one journal, or one per shard."""
+
+import json
+from pathlib import Path
+
+from .errors import InvalidValue, StoreError
+from .journal import FILE_NAME
+
+LAYOUT_FILE = "shards.json"
+"""Present in the folder of a store with several shards; holds how many."""
+
+
+def num_shards_of(folder: Path) -> int | None:
+    """Returns how many shards a folder holds; None for one that holds no store."""
+    if (folder / LAYOUT_FILE).exists():
+        try:
+            return int(json.loads((folder / LAYOUT_FILE).read_text())["num_shards"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{folder / LAYOUT_FILE} cannot be read ({error!r}); restore it, or write "
+                '{"num_shards": N} for the N folders shard-0, shard-1, … beside it'
+            ) from None
+    return 1 if (folder / FILE_NAME).exists() else None
+
+
+def shard_folders(folder: Path, num_shards: int | None) -> list[Path]:
+    """Returns each shard's folder; a new store gets ``num_shards`` (None: one), which is noted there.
+
+    Raises InvalidValue for less than one, or for another number than the folder holds already.
+    """
+    if num_shards is not None and num_shards < 1:
+        raise InvalidValue(f"num_shards is {num_shards}; give 1 or more")
+    present = num_shards_of(folder)
+    if None not in (present, num_shards) and present != num_shards:
+        raise InvalidValue(
+            f"num_shards is {num_shards}, but {folder} holds {present}; leave it out, or move the store into "
+            "a new folder by `raybolt store export` and `raybolt store import`"
+        )
+    wanted = present or num_shards or 1
+    if wanted == 1:
+        return [folder]
+    if present is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / LAYOUT_FILE).write_text(json.dumps({"num_shards": wanted}))
+    return [folder / f"shard-{index}" for index in range(wanted)]
+
+
+def check_one_shard(folder: Path) -> None:
+    """Raises StoreError for a folder whose store has several shards."""
+    present = num_shards_of(folder)
+    if present is not None and present > 1:
+        raise StoreError(
+            f"{folder} holds a store of {present} shards, which one process alone cannot serve; open it by "
+            "RayStore.create, or put it together by `raybolt store export` and `raybolt store import`"
+        )

@@ -1,0 +1,102 @@
+"""Answers of several shards, made into one."""
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from .errors import InvalidValue
+from .query import chosen, contains, is_in, page
+from .types import Change, Worker
+
+T = TypeVar("T")
+AskAll = Callable[[str, Mapping[str, Any]], Awaitable[list[Any]]]
+_SEPARATOR = "."
+_STATUSES = ("busy", "idle", "unknown")
+"""What a worker is if it is that on any shard, in this order."""
+
+
+async def merged_page(
+    ask_all: AskAll, operation: str, query: Mapping[str, Any], kind: type[T], *, order: str
+) -> list[T]:
+    """The page that a query would give of all shards' items together, which are in order of a field."""
+    limit, offset = query["limit"], query["offset"]
+    wanted = -1 if limit == -1 else offset + limit
+    parts = await ask_all(operation, {**query, "limit": wanted, "offset": 0})
+    items = sorted((item for part in parts for item in part), key=lambda item: getattr(item, order))
+    return page(
+        items, kind, sort_by=query["sort_by"], sort_order=query["sort_order"], limit=limit, offset=offset
+    )
+
+
+async def merged_workers(ask_all: AskAll, query: Mapping[str, Any]) -> list[Worker]:
+    """The workers that pass the query, each of which several shards may know."""
+    everyone = {"status_in": None, "worker_id_contains": None, "filter_logic": "and", "sort_by": None}
+    parts = await ask_all("workers", {**everyone, "sort_order": "asc", "limit": -1, "offset": 0})
+    known: dict[str, list[Worker]] = {}
+    for part in parts:
+        for worker in part:
+            known.setdefault(worker.worker_id, []).append(worker)
+    tests = [is_in("status", query["status_in"]), contains("worker_id", query["worker_id_contains"])]
+    paging = {name: query[name] for name in ("sort_by", "sort_order", "limit", "offset")}
+    return page(chosen(map(merged_worker, known.values()), tests, query["filter_logic"]), Worker, **paging)
+
+
+def merged_worker(parts: Sequence[Worker]) -> Worker:
+    """One worker as several shards know it: busy if it is busy for one of them."""
+    by_heartbeat = max(parts, key=lambda worker: worker.last_heartbeat_time or 0.0)
+    by_work = max(parts, key=lambda w: (w.current_attempt_id is not None, w.last_busy_time or 0.0))
+    return replace(
+        by_heartbeat,
+        status=min((worker.status for worker in parts), key=_STATUSES.index),
+        last_dequeue_time=_latest([worker.last_dequeue_time for worker in parts]),
+        last_busy_time=_latest([worker.last_busy_time for worker in parts]),
+        last_idle_time=_latest([worker.last_idle_time for worker in parts]),
+        current_rollout_id=by_work.current_rollout_id,
+        current_attempt_id=by_work.current_attempt_id,
+    )
+
+
+def _latest(times: Sequence[float | None]) -> float | None:
+    return max((time for time in times if time is not None), default=None)
+
+
+def split_cursor(cursor: str, num_shards: int) -> list[str]:
+    """Each shard's cursor; InvalidValue for one of a store with another number of shards."""
+    if cursor == "0":
+        return ["0"] * num_shards
+    parts = cursor.split(_SEPARATOR)
+    if len(parts) != num_shards:
+        raise InvalidValue(
+            f"cursor is {cursor!r}, which is none of this store of {num_shards} shards; give the cursor of "
+            "one of its changes"
+        )
+    return parts
+
+
+def merged_changes(
+    cursors: Sequence[str], answers: Mapping[int, Sequence[Change]], limit: int
+) -> list[Change]:
+    """The shards' changes by turns, each with the cursor that goes on behind it on every shard."""
+    at = list(cursors)
+    merged: list[Change] = []
+    for turn in range(max(map(len, answers.values()), default=0)):
+        for shard, changes in answers.items():
+            if turn < len(changes) and len(merged) < limit:
+                at[shard] = changes[turn].cursor
+                merged.append(replace(changes[turn], cursor=_SEPARATOR.join(at)))
+    return merged
+
+
+def merged_statistics(parts: Sequence[Mapping[str, Any]], *, num_workers: int) -> dict[str, Any]:
+    """Sums of counts; what was lost, together; how long the first shard has been up."""
+    total: dict[str, Any] = {}
+    for name in parts[0]:
+        values = [part[name] for part in parts]
+        if name == "lost":
+            total[name] = {key: [id for value in values for id in value[key]] for key in values[0]}
+        elif isinstance(values[0], Mapping):
+            total[name] = dict(sum(map(Counter, values), Counter()))
+        else:
+            total[name] = sum(values)
+    return {**total, "uptime": parts[0]["uptime"], "total_workers": num_workers}

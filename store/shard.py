@@ -1,0 +1,132 @@
+"""One shard of a RayStore: the actor, and a client's way to it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import ray
+from ray.actor import ActorHandle
+from ray.exceptions import RayActorError
+
+from .errors import RayboltError, StoreError
+from .keeper import Keeper, Question, waits
+
+
+@dataclass(frozen=True, slots=True)
+class ShardState:
+    """What a shard says of itself."""
+
+    folder: Path | None
+    """The store's folder, of which a shard of several keeps a part."""
+    num_shards: int
+    failure: RayboltError | None
+    """Why it could not open its folder."""
+
+
+class ShardLink:
+    """Asks one shard, from any event loop. Questions asked at the same time travel together."""
+
+    def __init__(self, actor: ActorHandle, store_name: str) -> None:
+        self.actor = actor
+        self._store_name = store_name
+        self._mailboxes: WeakKeyDictionary[asyncio.AbstractEventLoop, _Mailbox] = WeakKeyDictionary()
+
+    async def ask(self, operation: str, arguments: dict[str, Any]) -> Any:
+        """Returns the keeper's answer; raises what the keeper raised, or StoreError if the shard is gone."""
+        question = (operation, arguments)
+        if waits(operation):
+            (answer,) = await self._send([question], wait=True)
+        else:
+            answer = await self._mailbox().ask(question)
+        if isinstance(answer, BaseException):
+            raise answer
+        return answer
+
+    def _mailbox(self) -> "_Mailbox":
+        loop = asyncio.get_running_loop()
+        mailbox = self._mailboxes.get(loop)
+        if mailbox is None:
+            mailbox = self._mailboxes[loop] = _Mailbox(self._send)
+        return mailbox
+
+    async def _send(self, questions: list[Question], *, wait: bool = False) -> list[Any]:
+        """Returns the shard's answers, of which those that are exceptions are to be raised."""
+        method = self.actor.wait if wait else self.actor.ask
+        try:
+            answers: list[Any] = await method.remote(questions)
+        except RayActorError as error:
+            return [StoreError(f"the store named {self._store_name!r} is gone: {error}") for _ in questions]
+        return answers
+
+
+class _Mailbox:
+    """What one event loop asks: questions that come while others are under way share the next message.
+
+    A message costs the shard a millisecond whatever is in it, so a runner with many runs at once needs this.
+    """
+
+    def __init__(self, send: Callable[[list[Question]], Awaitable[list[Any]]]) -> None:
+        self._send = send
+        self._waiting: list[tuple[Question, asyncio.Future[Any]]] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def ask(self, question: Question) -> Any:
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, future))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send_all())
+        return await future
+
+    async def _send_all(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting, []
+                answers = await self._send([question for question, _ in batch])
+                for (_, future), answer in zip(batch, answers, strict=True):
+                    if not future.done():  # its caller may have been cancelled
+                        future.set_result(answer)
+        finally:
+            self._sender = None
+
+
+@ray.remote
+class Shard:
+    """The actor. Asynchronous, so that calls which wait (for rollouts, for the journal) hold up no other."""
+
+    def __init__(self, store_folder: Path | None, own_folder: Path | None, num_shards: int) -> None:
+        restarted = ray.get_runtime_context().was_current_actor_reconstructed
+        failure: RayboltError | None = None
+        try:
+            # After a restart the runners are still at work, and go on with their attempts.
+            self._keeper = Keeper(own_folder, publish=_put_table, keep_in_flight=restarted)
+        except RayboltError as error:
+            failure = error  # raised here, Ray would report it as the actor's death
+        self._state = ShardState(store_folder, num_shards, failure)
+
+    async def state(self) -> ShardState:
+        return self._state
+
+    async def ask(self, questions: list[Question]) -> list[Any]:
+        """Returns the answers in order; all changes share one transaction. An exception is an answer too."""
+        if self._state.failure is not None:
+            return [self._state.failure] * len(questions)
+        return await self._keeper.ask_many(questions)
+
+    async def wait(self, questions: list[Question]) -> list[Any]:
+        """Returns the answers to questions that may take long, likewise."""
+        if self._state.failure is not None:
+            return [self._state.failure] * len(questions)
+        calls = (self._keeper.ask(operation, arguments) for operation, arguments in questions)
+        return await asyncio.gather(*calls, return_exceptions=True)
+
+    async def close(self) -> None:
+        self._keeper.close()
+
+
+def _put_table(table: Any) -> ray.ObjectRef:
+    from .blocks import SealedTable  # Arrow is loaded by the first group
+
+    return ray.put(SealedTable(table))
