@@ -35,20 +35,21 @@ def build_team(llm):
     return answer
 
 
-def runs(sql):
-    """Whether SQLite accepts the query on the schema."""
+def runs(reply):
+    """Whether SQLite accepts the first line of a reply on the schema."""
+    sql = reply.strip().partition("\n")[0]
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute(f"CREATE TABLE {SCHEMA}")
         try:
             connection.execute(sql).fetchall()
         except (sqlite3.Error, sqlite3.Warning):
             return False
-    return bool(sql.strip())
+    return bool(sql)
 
 
 def score(task, result, trajectory):
     """Half a point for a draft that runs, half for a repaired query that does."""
-    return sum(0.5 * runs(sql) for sql in result)
+    return sum(0.5 * runs(reply) for reply in result)
 
 
 def main():
