@@ -45,10 +45,3 @@ class Offers:
             except TimeoutError:
                 return None
             return self._waiting[token].popleft()
-
-    async def put_back(self, run: ServedRun, token: str) -> None:
-        """Offers it again, before all others: whoever took it has gone."""
-        async with self._changed:
-            if token in self._waiting:
-                self._waiting[token].appendleft(run)
-                self._changed.notify_all()

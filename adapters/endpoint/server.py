@@ -193,14 +193,7 @@ class EndpointServer:
         run = await self._offers.take(token, seconds)
         if run is None:
             return web.Response(status=204)
-        response = web.json_response(self.description(run))
-        try:
-            await response.prepare(request)
-            await response.write_eof()
-        except (asyncio.CancelledError, ConnectionError):
-            await self._offers.put_back(run, token)
-            raise
-        return response
+        return web.json_response(self.description(run))
 
     def description(self, run: ServedRun) -> dict[str, Any]:
         """What an agent needs to work on the run."""

@@ -55,6 +55,35 @@ def test_a_plain_function_can_be_wrapped_and_run():
     assert printed == "WrappedAgent"
 
 
+def test_a_command_is_served_its_policy_over_http():
+    printed = run_without_frameworks("""
+        import asyncio
+        import raybolt
+        from raybolt.env import AgentRun, ChatMessage, Completion, SpanRecorder
+
+        SCRIPT = '''
+        import json, os, urllib.request
+        body = json.dumps({"model": "any", "messages": [{"role": "user", "content": "hi"}]}).encode()
+        key = {"Authorization": "Bearer " + os.environ["OPENAI_API_KEY"]}
+        url = os.environ["OPENAI_BASE_URL"] + "/chat/completions"
+        with urllib.request.urlopen(urllib.request.Request(url, body, key)) as answer:
+            print(json.load(answer)["choices"][0]["message"]["content"])
+        '''
+
+        async def main():
+            code = SCRIPT.replace("\\n        ", "\\n")
+            agent = raybolt.wrap(raybolt.command([sys.executable, "-c", code]))
+            recorder = SpanRecorder("ro-1", "at-1")
+            run = AgentRun(agent.program(), raybolt.Task("t", "x"), recorder=recorder, require_reward=False)
+            (call,) = await run.next()
+            run.answer(call.call_id, Completion(ChatMessage("assistant", "hello")))
+            print((await run.next()).result)
+
+        asyncio.run(main())
+    """)
+    assert printed == "hello"
+
+
 def test_a_local_store_keeps_rollouts():
     printed = run_without_frameworks("""
         import asyncio
