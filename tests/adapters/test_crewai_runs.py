@@ -138,6 +138,16 @@ async def test_an_unreadable_tool_call_is_the_agents_answer(agent_run):
     assert ran.result.raw == "<tool_call>{oops"
 
 
+async def test_an_empty_reply_is_crewais_own_error_after_three_tries(agent_run, script):
+    def build(llm: BaseLLM) -> Crew:
+        writer = member("writer", llm)
+        return Crew(agents=[writer], tasks=[ask(writer)])
+
+    ran = await agent_run(build, "go", lambda request: script.say(""))
+    assert ran.end.error == "ValueError: Invalid response from LLM call - None or empty."
+    assert len(ran.requests) == 3
+
+
 class TextProtocolLLM(BaseLLM):
     """A model without tool calls: CrewAI then describes the tools in its prompt."""
 
