@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from raybolt.env.task import Task, load_tasks, write_tasks
     from raybolt.env.trace_data import demonstrations_from_traces
     from raybolt.env.trajectory import Call, Trajectory
+    from raybolt.rl.policies import PolicySpec
     from raybolt.rl.recipes import SFT, LightningRL
     from raybolt.rl.results import EvalResult, FitResult, Progress
     from raybolt.rl.trainer import Trainer
@@ -37,6 +38,7 @@ __all__ = [
     "LightningRL",
     "LightningStore",
     "LocalStore",
+    "PolicySpec",
     "Progress",
     "RayStore",
     "RayboltError",
@@ -76,6 +78,7 @@ _HOMES = {
     "env.task": ("Task", "load_tasks", "write_tasks"),
     "env.trace_data": ("demonstrations_from_traces",),
     "env.trajectory": ("Call", "Trajectory"),
+    "rl.policies": ("PolicySpec",),
     "rl.recipes": ("SFT", "LightningRL"),
     "rl.results": ("EvalResult", "FitResult", "Progress"),
     "rl.trainer": ("Trainer",),

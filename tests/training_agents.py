@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import raybolt
 from raybolt.env.task import Task
 from raybolt.env.trajectory import Trajectory
 
@@ -45,3 +46,37 @@ def kills_its_process_once(text: str) -> str | None:
         Path(marker).touch()
         os.kill(os.getpid(), signal.SIGKILL)
     return short_talker(word)
+
+
+def writer_and_critic(text: str) -> str | None:
+    """Two roles: one writes, one says something about it that changes nothing."""
+    with raybolt.operation("write", role="writer-1"):
+        written = short_talker(text)
+    with raybolt.operation("read", role="critic"):
+        short_talker(f"Is this good? {written}")
+    return written
+
+
+def writer_and_own_critic(text: str) -> str | None:
+    """The same, but the critic has a server of its own, which a stand-in plays inside the process."""
+    import httpx
+    import openai
+
+    with raybolt.operation("write", role="writer-1"):
+        written = short_talker(text)
+    with raybolt.operation("read", role="critic"):
+        transport = httpx.MockTransport(_praise)
+        client = openai.OpenAI(api_key="none", http_client=httpx.Client(transport=transport))
+        messages: Any = [{"role": "user", "content": f"Is this good? {written}"}]
+        reply = client.chat.completions.create(model="critic-9", messages=messages)
+    assert reply.choices[0].message.content == "Very good."
+    return written
+
+
+def _praise(request: Any) -> Any:
+    import httpx
+
+    message = {"role": "assistant", "content": "Very good."}
+    choice = {"index": 0, "message": message, "finish_reason": "stop"}
+    body = {"id": "x", "object": "chat.completion", "created": 0, "model": "critic-9", "choices": [choice]}
+    return httpx.Response(200, json=body, request=request)

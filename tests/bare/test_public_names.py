@@ -11,7 +11,7 @@ import pytest
 import raybolt
 
 PUBLIC = """
-    AgentEnv Call EvalResult FitResult InvalidValue LightningRL LightningStore LocalStore Progress
+    AgentEnv Call EvalResult FitResult InvalidValue LightningRL LightningStore LocalStore PolicySpec Progress
     RayStore RayboltError RunLimits SFT Task Trainer Trajectory UnsupportedAgent Upstream WrappedAgent
     __version__ command demonstrate demonstrations_from_traces emit emit_exception emit_message
     emit_object emit_reward external load_tasks operation trace wrap write_tasks

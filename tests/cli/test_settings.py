@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from raybolt.rl.policies import PolicySpec
 from raybolt.rl.recipes import SFT, LightningRL
 from raybolt.settings import build_recipe, load_settings, read_recipe
 from raybolt.store.errors import InvalidValue
@@ -91,6 +92,11 @@ def test_an_algorithm_may_be_just_a_name(config):
         (RUN + "concurrency: 1.5", r"concurrency in .* is 1.5; expected int"),
         (RUN + "algorithm: {lr: quick}", r"lr in .* is 'quick'; expected float"),
         (RUN + "algorithm: {lr: -1}", r"LightningRL.lr is -1.0; give a number that is 0 or more"),
+        (RUN + "algorithm: {policies: writer}", r"policies in .* is 'writer'; expected keys with values"),
+        (RUN + "algorithm: {policies: {w: {role: [a]}}}", r"'role' in policy w in .* \(.* 'roles'\?\)"),
+        (RUN + "algorithm: {policies: {w: {lr: 1}}}", r"roles is missing for policy w in .*: give those it"),
+        (RUN + "algorithm: {policies: {w: {roles: a}}}", r"PolicySpec.roles is 'a'; give a list"),
+        (RUN + "algorithm: {policies: {w: {roles: [a], lr: x}}}", r"lr in policy w in .* is 'x'; expected"),
         ("tasks: t", r"agent is missing: give --agent, or 'agent:' in a --config file"),
         ("agent: a:b", r"tasks is missing: give --tasks"),
         ("- agent", r"the file in .*settings.yaml is \['agent'\]; expected keys with values"),
@@ -105,6 +111,27 @@ def test_a_mistake_in_a_file_is_named(config, text, message):
 def test_a_file_that_is_not_there_is_named(tmp_path):
     with pytest.raises(InvalidValue, match=r"config file .*none.yaml cannot be read: No such file"):
         load_settings(tmp_path / "none.yaml", {}, {})
+
+
+def test_policies_are_written_below_the_algorithm(config):
+    path = config(
+        """
+        agent: a:b
+        tasks: t
+        model: smollm2-135m
+        algorithm:
+          policies:
+            writer: {roles: ["writer*"]}
+            critic: {roles: [critic, judge], model: tiny, lr: 1e-4}
+        """
+    )
+    assert load_settings(path, {}, {}).algorithm == LightningRL(
+        model="smollm2-135m",
+        policies={
+            "writer": PolicySpec(roles=("writer*",)),
+            "critic": PolicySpec(roles=("critic", "judge"), model="tiny", lr=0.0001),
+        },
+    )
 
 
 def test_a_recipe_of_numbers_written_as_text():

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from raybolt.rl.policies import PolicySpec
 from raybolt.rl.recipes import SFT, LightningRL
 from raybolt.rl.results import Progress
 from raybolt.rl.run_folder import RunFolder
@@ -54,6 +55,41 @@ def test_resuming_may_go_on_for_longer(tmp_path: Path) -> None:
     begin(folder, iterations=2, warmup=SFT())
 
     begin(folder, resume=True, iterations=4, warmup=SFT())
+
+
+def test_resuming_with_policies_in_another_order_is_refused(tmp_path: Path) -> None:
+    policies = {"writer": PolicySpec(roles=["writer"]), "rest": PolicySpec(roles=["*"])}
+    folder = RunFolder(tmp_path)
+    begin(folder, policies=policies)
+
+    begin(folder, resume=True, policies=policies)
+    with pytest.raises(InvalidValue, match="has policies="):
+        begin(folder, resume=True, policies=dict(reversed(policies.items())))
+
+
+def test_the_trained_models_of_a_run_stand_for_those_it_started_from(tmp_path: Path) -> None:
+    policies = {
+        "writer": PolicySpec(roles=["w*"], lr=0.1),
+        "rest": PolicySpec(roles=["*"], model="smollm2-135m"),
+    }
+    for name, settings in (
+        ("shared", {}),
+        ("two", {"policies": policies}),
+        ("one", {"policies": {"a": policies["rest"]}}),
+    ):
+        begin(RunFolder(tmp_path / name), **settings)
+
+    def trained(name: str) -> LightningRL:
+        return RunFolder(tmp_path / name).trained(LightningRL(temperature=0.5))
+
+    assert trained("shared") == LightningRL(model=str(tmp_path / "shared/model"), temperature=0.5)
+    assert trained("two").policies == {
+        "writer": PolicySpec(roles=["w*"], model=str(tmp_path / "two/model/writer")),
+        "rest": PolicySpec(roles=["*"], model=str(tmp_path / "two/model/rest")),
+    }
+    assert trained("one").policies == {"a": PolicySpec(roles=["*"], model=str(tmp_path / "one/model"))}
+    with pytest.raises(InvalidValue, match=r"no run in .* whose model could be used"):
+        trained("none")
 
 
 def test_progress_past_the_checkpoint_is_taken_off_the_log(tmp_path: Path) -> None:
