@@ -9,13 +9,15 @@ from raybolt.adapters.patching import Replace
 
 def family(base: type) -> Iterator[type]:
     """The class and all that derive from it, each once."""
-    seen = {base}
-    queue = [base]
+    seen: set[type] = {base}
+    queue: list[type] = [base]
     for cls in queue:  # grows while it is walked
         yield cls
-        new: list[type] = [derived for derived in cls.__subclasses__() if derived not in seen]
-        seen.update(new)
-        queue.extend(new)
+        derived: type
+        for derived in cls.__subclasses__():
+            if derived not in seen:
+                seen.add(derived)
+                queue.append(derived)
 
 
 def own_methods(cls: type, replacements: Mapping[str, Replace]) -> dict[str, Replace]:

@@ -85,11 +85,11 @@ def _assistant_message(content: str | list[FunctionCall], thought: str | None) -
 
 
 def _tool(tool: Tool | ToolSchema) -> ToolSpec:
-    return tool_from_dict(tool.schema if isinstance(tool, Tool) else tool)
+    return tool_from_dict(tool if isinstance(tool, dict) else tool.schema)
 
 
-def _tool_choice(choice: Any) -> str | None:
-    return choice.name if isinstance(choice, Tool) else choice
+def _tool_choice(choice: Tool | str | None) -> str | None:
+    return choice if choice is None or isinstance(choice, str) else choice.name
 
 
 def _response_format(wanted: Any, extra: Mapping[str, Any]) -> Mapping[str, Any] | None:

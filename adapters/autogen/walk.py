@@ -10,7 +10,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, Modul
 from typing import Any
 
 from autogen_agentchat.base import ChatAgent, Team
-from autogen_core import AgentRuntime
+from autogen_core import SingleThreadedAgentRuntime
 from autogen_core.models import ChatCompletionClient
 
 from raybolt.adapters.autogen.model import PolicyClient
@@ -27,7 +27,7 @@ _LEAVES = (
     type,
     ModuleType,
     BuiltinFunctionType,
-    AgentRuntime,
+    SingleThreadedAgentRuntime,
 )
 _LIBRARIES = frozenset({"autogen_agentchat", "autogen_core", "autogen_ext", "pydantic", "opentelemetry"})
 _OPAQUE = frozenset(sys.stdlib_module_names) | {
@@ -64,7 +64,7 @@ def held_by(agent: Any) -> Held:
             if not isinstance(value, PolicyClient):
                 held.clients.append(value)
             continue
-        if isinstance(value, ChatAgent | Team):
+        if isinstance(value, (ChatAgent, Team)):
             held.workers.append(value)
         if isinstance(value, MethodType):
             held.methods.append(value)

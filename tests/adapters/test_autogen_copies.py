@@ -216,3 +216,13 @@ def test_the_framework_is_told_from_the_object():
     assert raybolt.wrap(pair(nowhere())).adapter.framework == "autogen"
     assert raybolt.wrap(AssistantAgent("writer", nowhere())).name == "writer"
     assert raybolt.wrap(pair(nowhere(), name="duo")).name == "duo"
+
+
+async def test_a_plain_function_with_a_team_inside_is_answered_traced_and_has_its_roles(agent_run):
+    async def answer(question: str) -> str:
+        return (await pair(nowhere(), max_turns=2).run(task=question)).messages[-1].content
+
+    ran = await agent_run(answer, "go", echo, framework="python")
+    assert ran.result == "critic: go"
+    assert [request.role for request in ran.requests] == ["writer", "critic"]
+    assert ran.parent_name(ran.span("chat critic")) == "agent critic"

@@ -10,8 +10,10 @@ from autogen_agentchat.messages import TextMessage
 from autogen_agentchat.teams import DiGraphBuilder, GraphFlow, RoundRobinGroupChat, SelectorGroupChat
 from autogen_agentchat.tools import AgentTool
 from autogen_core import CancellationToken
+from autogen_ext.models.replay import ReplayChatCompletionClient
 
 import raybolt
+from raybolt.adapters.autogen.model import PolicyClient
 from raybolt.adapters.patching import active_patches
 
 LIMITS = raybolt.RunLimits(max_calls=3, max_seconds=0.3)
@@ -177,4 +179,22 @@ async def test_a_token_of_the_users_own_stops_the_team_and_not_the_run(agent_run
 
     ran = await agent_run(build, "go", policy, framework="autogen")
     assert ran.result == "fine"
+    assert await leftover_tasks() == set()
+
+
+class Slow(ReplayChatCompletionClient):
+    """A client of the user's own that takes its time and heeds no cancellation token."""
+
+    async def create(self, messages, **options):
+        await asyncio.sleep(30)
+
+
+@pytest.mark.parametrize("build", [agent, team, selected, nested])
+async def test_the_agents_own_slow_model_does_not_outlive_its_run(agent_run, script, build):
+    info = {**PolicyClient.of(None).model_info}
+    built = build(Slow([], model_info=info))
+    began = time.monotonic()
+    ran = await agent_run(built, "go", lambda request: script.say("x"), limits=LIMITS, trainable=["nobody"])
+    assert ran.end.error == "the agent took more than 0.3 seconds"
+    assert time.monotonic() - began < 1.3
     assert await leftover_tasks() == set()
