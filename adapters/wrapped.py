@@ -105,8 +105,15 @@ class WrappedAgent:
         """
         from raybolt.env.views import padded_env, parallel_view
 
-        lengths = {"max_tokens": max_tokens, "max_new_tokens": max_new_tokens}
-        return parallel_view(padded_env(self, model, possible_agents=possible_agents, **lengths, **options))
+        env = padded_env(
+            self,
+            model,
+            possible_agents=possible_agents,
+            max_tokens=max_tokens,
+            max_new_tokens=max_new_tokens,
+            **options,
+        )
+        return parallel_view(env)
 
     def __call__(self, env_config: Mapping[str, Any] | None = None) -> AgentEnv | PaddedAgentEnv:
         """The environment, for `register_env`; the configuration's keys are those of `env`."""

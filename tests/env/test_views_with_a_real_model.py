@@ -12,6 +12,7 @@ import view_agents as agents
 
 import raybolt
 from raybolt.env.chat import ChatRequest, Completion
+from raybolt.env.check import RULES, check_env
 from raybolt.env.codec import codec_for
 from raybolt.env.memory import CodecMemory
 from raybolt.env.models import resolve_model
@@ -77,3 +78,10 @@ def test_both_roles_act_in_the_parallel_view(engine):
         assert rewards == {"writer": 2.0, "critic": 2.0}
         said = [call.response_ids.tolist() for call in env.env.trajectory.calls]
         assert said == [action[: len(ids)] for action, ids in zip(taken, said, strict=True)]
+
+
+def test_an_agent_whose_calls_a_model_answers_keeps_all_rules(engine):
+    def reply(request: ChatRequest) -> np.ndarray:
+        return asyncio.run(generate(engine, CODEC.encode(request, CodecMemory())))
+
+    assert check_env(AGENT, agents.TASKS[:2], reply=reply) == tuple(RULES)
