@@ -7,10 +7,11 @@ import pytest
 from crewai import BaseLLM, Crew, Process, Task
 from crewai.flow.flow import Flow, listen, start
 from crewai.tools import tool
-from kits.crewai_kit import ask, member
+from kits.crewai_kit import ask, member, model_at
 from pydantic import BaseModel
 
 import raybolt
+from raybolt.adapters.check import ModelServer
 from raybolt.adapters.crewai.copies import own_copy
 from raybolt.adapters.patching import active_patches
 
@@ -172,6 +173,24 @@ async def test_after_a_run_the_users_own_models_are_as_before(agent_run, script)
     assert active_patches() == []
     assert (await crew.kickoff_async({"topic": "snow"})).raw == "echo"
     assert (await raybolt.wrap(crew).arun(raybolt.Task("t", "rain"))).raw == "echo"
+
+
+def test_a_crew_that_nobody_wrapped_is_traced_on_its_own_models(tmp_path):
+    with ModelServer().serving() as server, raybolt.trace(tmp_path / "traces", name="desk") as run:
+        result = crew_on(model_at(server.url)).kickoff({"topic": "rain"})
+    assert result.raw == "own reply 1"
+    assert active_patches() == []
+    spans = {span.span_id: span for span in run.recorder.spans}
+    nested = [(span.name, getattr(spans.get(span.parent_id), "name", None)) for span in spans.values()]
+    assert nested == [
+        ("invoke_agent desk", None),
+        ("task", "invoke_agent desk"),
+        ("agent writer of {topic}", "task"),
+        ("chat writer of {topic}", "agent writer of {topic}"),
+    ]
+    chat = list(spans.values())[-1].attributes
+    assert chat["raybolt.trainable"] is False
+    assert (chat["gen_ai.usage.input_tokens"], chat["gen_ai.usage.output_tokens"]) == (11, 5)
 
 
 def test_what_cannot_be_run_is_refused_with_what_can(agent_run):
