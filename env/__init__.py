@@ -11,10 +11,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from raybolt.env.agent_env import AgentEnv
     from raybolt.env.chat import ChatMessage, ChatRequest, Completion, ToolCall, ToolSpec
+    from raybolt.env.check import check_env
     from raybolt.env.codec import ChatCodec, codec_for
+    from raybolt.env.diagnosis import diagnose
+    from raybolt.env.gym_view import GymView
     from raybolt.env.limits import RunLimits
     from raybolt.env.memory import CodecMemory
     from raybolt.env.models import resolve_model
+    from raybolt.env.padded_env import PaddedAgentEnv
     from raybolt.env.policy import AgentProgram, PendingCall, PolicyAbort, PolicyPort, RunEnd, Sampled
     from raybolt.env.recorder import SpanRecorder
     from raybolt.env.run import AgentRun
@@ -32,6 +36,8 @@ __all__ = [
     "ChatRequest",
     "CodecMemory",
     "Completion",
+    "GymView",
+    "PaddedAgentEnv",
     "PendingCall",
     "PolicyAbort",
     "PolicyPort",
@@ -44,7 +50,9 @@ __all__ = [
     "ToolCall",
     "ToolSpec",
     "Trajectory",
+    "check_env",
     "codec_for",
+    "diagnose",
     "load_tasks",
     "resolve_model",
     "trajectory_from_spans",
@@ -54,10 +62,14 @@ __all__ = [
 _HOMES = {
     "agent_env": ("AgentEnv",),
     "chat": ("ChatMessage", "ChatRequest", "Completion", "ToolCall", "ToolSpec"),
+    "check": ("check_env",),
     "codec": ("ChatCodec", "codec_for"),
+    "diagnosis": ("diagnose",),
+    "gym_view": ("GymView",),
     "limits": ("RunLimits",),
     "memory": ("CodecMemory",),
     "models": ("resolve_model",),
+    "padded_env": ("PaddedAgentEnv",),
     "policy": ("AgentProgram", "PendingCall", "PolicyAbort", "PolicyPort", "RunEnd", "Sampled"),
     "recorder": ("SpanRecorder",),
     "run": ("AgentRun",),
