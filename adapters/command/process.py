@@ -73,7 +73,7 @@ async def _run(
         with suppress(TimeoutError):
             await asyncio.wait_for(process.wait(), _PATIENCE_SECONDS)
         _signal_group(process.pid, signal.SIGKILL)
-        await process.wait()
+        await process.wait()  # reaped here: this loop may close next
         raise
     finally:
         _signal_group(process.pid, signal.SIGKILL)

@@ -168,21 +168,57 @@ async def test_the_end_of_a_run_is_an_error_that_no_client_tries_again():
     assert "the agent made more than 1 LLM calls" in error.message
 
 
+async def test_a_failure_of_the_engine_is_told_once():
+    seen: list[Exception] = []
+
+    def agent(told):
+        with OpenAI(base_url=told["base_url"], api_key=told["api_key"], max_retries=9) as client:
+            try:
+                client.chat.completions.create(model="m", messages=MESSAGES)
+            except openai.APIStatusError as error:
+                seen.append(error)
+
+    run = new_run(agent)
+    (call,) = await run.next()  # type: ignore[misc]
+    run.fail(call.call_id, RuntimeError("out of memory"))
+    end = await run.next()
+    assert isinstance(end, RunEnd)
+    assert (end.error, end.origin) == ("RuntimeError: out of memory", "engine")
+    (error,) = seen
+    assert isinstance(error, openai.InternalServerError)
+    assert (error.status_code, error.code) == (503, "raybolt_engine")
+    assert len([span for span in run.recorder.spans if span.name == "chat agent"]) == 1
+
+
+async def test_a_run_is_not_served_beyond_its_end_even_if_others_are():
+    first_told: list[Told] = []
+
+    def outer(told):
+        answer = post(told, json=CHAT)
+        assert answer.status_code == 200
+        inner = asyncio.run(serve(lambda told: first_told.append(told) or post(told, json=CHAT), hello,
+                                  ids=("ro-2", "at-1")))  # fmt: skip
+        assert inner.result.status_code == 200
+        key = {"Authorization": f"Bearer {first_told[0]['api_key']}"}
+        return httpx.post(first_told[0]["base_url"] + "/chat/completions", json=CHAT, headers=key)
+
+    status, _, message = error_of((await serve(outer, hello)).result)
+    assert (status, message) == (404, "no run ro-2/at-1 is on; it has ended, or never was")
+
+
 async def test_an_agent_that_hangs_up_withdraws_its_call():
     async def agent(told):
         async with AsyncOpenAI(base_url=told["base_url"], api_key=told["api_key"], max_retries=0) as client:
             with pytest.raises(openai.APITimeoutError):
                 await client.chat.completions.create(model="m", messages=MESSAGES, timeout=0.2)
-            reply = await client.chat.completions.create(
-                model="m", messages=[{"role": "user", "content": "again"}]
-            )
+            again: Any = [{"role": "user", "content": "again"}]
+            reply = await client.chat.completions.create(model="m", messages=again, timeout=20)
         return reply.choices[0].message.content
 
     run = new_run(agent)
     while not isinstance(pending := await run.next(), RunEnd):
-        for each in pending:
-            if each.request.messages[0].content == "again":
-                run.answer(each.call_id, say("hello"))
+        if [each.request.messages[0].content for each in pending] == ["again"]:
+            run.answer(pending[0].call_id, say("hello"))
         await asyncio.sleep(0.01)
     assert pending.result == "hello"
     first, second = [span for span in run.recorder.spans if span.name == "chat agent"]

@@ -155,3 +155,17 @@ def test_the_agent_of_a_settings_file_may_be_a_command(tmp_path):
 def test_a_mistake_in_such_a_command_is_named(given, message):
     with pytest.raises(InvalidValue, match=message):
         _agent(given)
+
+
+def test_help_names_the_options():
+    done = subprocess.run(
+        [RAYBOLT, "run", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    missing = [
+        name for name in ("--store", "--model", "--task", "--seed", "COMMAND") if name not in done.stdout
+    ]
+    assert missing == []
