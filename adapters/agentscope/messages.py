@@ -26,14 +26,17 @@ _CHAT, _MULTI_AGENT = OpenAIChatFormatter(), OpenAIMultiAgentFormatter()
 
 
 async def messages_from_agentscope(
-    messages: list[Msg], formatter: FormatterBase | None, *, role: str
+    messages: list[Msg], formatter: FormatterBase | None, *, role: str, lenient: bool = False
 ) -> tuple[ChatMessage, ...]:
     """The canonical messages, laid out as the model's own formatter lays them out.
 
     A formatter of another provider is replaced by OpenAI's of the same kind: one message each, or the whole
-    conversation of several agents as one text. Raises InvalidValue for content that is not text.
+    conversation of several agents as one text. Raises InvalidValue for content that is not text, unless
+    `lenient`, which names it in its place.
     """
     formatted = await _readable(formatter).format(messages)
+    if lenient:
+        formatted = [{**message, "content": _named(message.get("content"))} for message in formatted]
     return tuple(_without_idle_name(message_from_dict(message), role) for message in formatted)
 
 
@@ -41,6 +44,12 @@ def _readable(formatter: FormatterBase | None) -> FormatterBase:
     if isinstance(formatter, _READABLE):
         return formatter
     return _MULTI_AGENT if "MultiAgent" in type(formatter).__name__ else _CHAT
+
+
+def _named(content: Any) -> Any:
+    if not isinstance(content, list):
+        return content
+    return "".join(part["text"] if part["type"] == "text" else f"[{part['type']}]" for part in content)
 
 
 def _without_idle_name(message: ChatMessage, role: str) -> ChatMessage:

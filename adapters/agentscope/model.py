@@ -23,6 +23,7 @@ from raybolt.adapters.streams import not_captured, stepped
 from raybolt.env.chat import ChatRequest
 from raybolt.env.observed import ObservedCall
 from raybolt.env.policy import PolicyPort
+from raybolt.store.errors import InvalidValue
 
 Response: TypeAlias = ChatResponse | AsyncGenerator[ChatResponse, None]
 
@@ -68,7 +69,7 @@ class PolicyModel(ChatModelBase):
         tool_choice: ToolChoice | None = None,
         **kwargs: Any,
     ) -> Response:
-        request = await chat_request(self, messages, tools, tool_choice, kwargs)
+        request = await request_for(self._port, self, messages, tools, tool_choice, kwargs)
         if self._frozen is None or self._port.takes(request):
             return await answered_by_policy(self._port, request, stream=self.stream)
         frozen = self._frozen
@@ -81,19 +82,42 @@ class PolicyModel(ChatModelBase):
         return await _as_stream(answer, self.stream)
 
 
-async def chat_request(
+async def request_for(
+    policy: PolicyPort,
     model: ChatModelBase,
     messages: list[Msg],
     tools: Sequence[Mapping[str, Any]] | None,
     tool_choice: ToolChoice | None,
     kwargs: Mapping[str, Any],
 ) -> ChatRequest:
-    """The canonical request of a call of `model`; parameters that only a provider knows are dropped."""
-    role = current_role()
+    """The canonical request of a call of `model`.
+
+    Raises InvalidValue for what a policy cannot read (an image, say) if the policy is to read it.
+    """
+    try:
+        return await _chat_request(model, messages, tools, tool_choice, kwargs)
+    except InvalidValue:
+        request = await _chat_request(model, messages, tools, tool_choice, kwargs, lenient=True)
+        if policy.takes(request):
+            raise
+        return request
+
+
+async def _chat_request(
+    model: ChatModelBase,
+    messages: list[Msg],
+    tools: Sequence[Mapping[str, Any]] | None,
+    tool_choice: ToolChoice | None,
+    kwargs: Mapping[str, Any],
+    *,
+    lenient: bool = False,
+) -> ChatRequest:
+    """Parameters that only a provider knows are dropped."""
+    role, formatter = current_role(), getattr(model, "formatter", None)
     settings = {**vars(model.parameters), **kwargs}
     stop = settings.get("stop")
     return ChatRequest(
-        messages=await messages_from_agentscope(messages, getattr(model, "formatter", None), role=role),
+        messages=await messages_from_agentscope(messages, formatter, role=role, lenient=lenient),
         tools=tools_from_agentscope(tools, tool_choice),
         tool_choice=tool_choice.mode if tool_choice is not None else None,
         response_format=kwargs.get("response_format"),

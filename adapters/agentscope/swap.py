@@ -21,7 +21,7 @@ from raybolt.adapters.agentscope.model import (
     Response,
     answered_by_own,
     answered_by_policy,
-    chat_request,
+    request_for,
 )
 from raybolt.adapters.capture import captured_policy
 from raybolt.adapters.patching import patched
@@ -61,7 +61,7 @@ def _guarded(original: Callable[..., Any]) -> Callable[..., Any]:
         if policy is None:
             answer: Response = await call()
             return answer
-        request = await chat_request(model, messages, tools, tool_choice, kwargs)
+        request = await request_for(policy, model, messages, tools, tool_choice, kwargs)
         if policy.takes(request):
             return await answered_by_policy(policy, request, stream=model.stream)
         return await answered_by_own(policy, request, call, model_name)

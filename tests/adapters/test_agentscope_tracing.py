@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from agentscope.agent import Agent, InjectionConfig
 from agentscope.credential import OpenAICredential
-from agentscope.message import TextBlock, UserMsg
+from agentscope.message import Base64Source, DataBlock, TextBlock, UserMsg
 from agentscope.middleware import MiddlewareBase
 from agentscope.model import ChatModelBase, ChatResponse, ChatUsage, OpenAIChatModel
 from agentscope.permission import PermissionContext, PermissionMode
@@ -231,3 +231,18 @@ async def test_the_frozen_model_answers_in_the_form_that_the_factory_wants(scrip
     assert end.result == "own words", end
     assert requests == []
     assert spans["chat agent"].attributes["gen_ai.output.messages"][0]["content"] == "own words"
+
+
+async def test_an_image_is_an_error_only_where_the_policy_would_have_to_see_it(script):
+    source = Base64Source(data="aGk=", media_type="image/png")
+    picture = UserMsg(name="user", content=[TextBlock(text="what is this? "), DataBlock(source=source)])
+    model = Parrot(False)
+
+    async def ask(question: str) -> str:
+        return (await model([picture])).content[0].text
+
+    end, _, spans = await run(ask, lambda request: script.say("x"), trainable=["nobody"], name="me")
+    assert end.result == "own words"
+    assert spans["chat me"].attributes["gen_ai.input.messages"][0]["content"] == "what is this? [image_url]"
+    end, _, _ = await run(ask, lambda request: script.say("x"))
+    assert "a part of type 'image_url'; only text parts are supported" in end.error
