@@ -334,3 +334,27 @@ async def test_without_training_the_agent_runs_on_the_users_llm():
     agent = raybolt.wrap(build)
     task = raybolt.Task("t", {"q": "hi"})
     assert await agent.arun(task, FakeListChatModel(responses=["hello"])) == "hello"
+
+
+@pytest.mark.parametrize("built", [False, True])
+async def test_no_except_exception_of_async_code_sees_the_policys_abort(agent_run, script, built):
+    """LangChain's `agenerate` would make an AttributeError of it."""
+    seen: list[str] = []
+
+    def build(llm):
+        async def ask(question: str) -> str:
+            try:
+                await llm.ainvoke(question)
+                await llm.with_fallbacks([llm]).ainvoke("again")
+            except Exception as error:
+                seen.append(repr(error))
+            return "went on"
+
+        return ask
+
+    from langchain_core.language_models import FakeListChatModel
+
+    agent = build(FakeListChatModel(responses=["own"])) if built else build
+    ran = await agent_run(agent, "go", lambda request: script.say("x"), limits=RunLimits(max_calls=1))
+    assert ran.end.origin == "limit"
+    assert seen == []
