@@ -166,6 +166,6 @@ def test_help_names_the_options():
         env={**os.environ, "COLUMNS": "200"},
     )
     missing = [
-        name for name in ("--store", "--model", "--task", "--seed", "COMMAND") if name not in done.stdout
+        name for name in ("--store", "--model", "--task", "--seed", "command") if name not in done.stdout
     ]
     assert missing == []
