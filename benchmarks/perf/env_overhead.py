@@ -26,16 +26,9 @@ from rich.console import Console
 from rich.table import Table
 
 from raybolt.adapters.wrap import wrap
-from raybolt.benchmarks.perf.adapter_overhead import (
-    NUM_CALLS,
-    ask_for_tool,
-    build_agent,
-    canned,
-    chat,
-    compare,
-    native_langchain,
-    openai_client,
-)
+from raybolt.benchmarks.perf._agents import LangChain, canned, converse, openai_client
+from raybolt.benchmarks.perf.adapter_overhead import NUM_CALLS, Run, answering
+from raybolt.benchmarks.perf.adapter_overhead import compare as compare_runs
 from raybolt.env.agent_env import AgentEnv
 from raybolt.env.chat import ChatMessage, ChatRequest, Completion, TokenIds, ToolCall, ToolSpec
 from raybolt.env.codec import ChatCodec, codec_for
@@ -49,6 +42,7 @@ TOOL = ToolSpec("run_sql", "Runs SQL", {"type": "object", "properties": {"query"
 LIMITS_MS = {"python": 0.3, "python, blocking": 0.3, "langchain": 2.0}
 """What the env may add to a call; the openai client is measured and has no limit of its own."""
 
+ask_for_tool = answering(NUM_CALLS)
 Llm = Callable[[ChatRequest], Awaitable[Completion]]
 
 
@@ -124,6 +118,16 @@ def stepped(
     return run
 
 
+async def compare(native: Run, ours: Run, num_runs: int) -> dict[str, float]:
+    """CPU milliseconds per LLM call: native, through raybolt, and what that adds."""
+    native_ms, ours_ms = (run_ms / NUM_CALLS for run_ms in await compare_runs(native, ours, num_runs))
+    return {
+        "native_ms": round(native_ms, 3),
+        "raybolt_ms": round(ours_ms, 3),
+        "added_ms": round(ours_ms - native_ms, 3),
+    }
+
+
 async def no_reward(*_: Any) -> float:
     return 0.0
 
@@ -143,17 +147,21 @@ async def measure(num_runs: int) -> dict[str, dict[str, float]]:
     )
 
     async def openai_agent(question: str) -> None:
-        await chat(real_client)
+        await converse(real_client, NUM_CALLS)
 
+    langchain = LangChain()
     openai_program = wrap(openai_agent).program()
     pairs = {
         "python": (lambda: sql_agent(at_once), stepped(Python(), codec)),
         "python, blocking": (native_blocking, stepped(BlockingPython(), codec)),
         "python, openai client": (
-            lambda: chat(mock_client),
+            lambda: converse(mock_client, NUM_CALLS),
             stepped(openai_program, codec, uses_tools=False),
         ),
-        "langchain": (native_langchain, stepped(wrap(build_agent).program(), codec)),
+        "langchain": (
+            lambda: langchain.native(NUM_CALLS),
+            stepped(wrap(langchain.agent(NUM_CALLS), framework="langchain").program(), codec),
+        ),
     }
     return {name: await compare(native, ours, num_runs) for name, (native, ours) in pairs.items()}
 
