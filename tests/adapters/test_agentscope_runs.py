@@ -17,8 +17,6 @@ from agentscope.state import AgentState
 from agentscope.tool import FunctionTool, Toolkit
 from pydantic import BaseModel
 
-import raybolt
-from raybolt.adapters.agentscope.adapter import AgentScopeAdapter
 from raybolt.adapters.patching import active_patches
 from raybolt.env.chat import ChatMessage, Completion
 from raybolt.env.limits import RunLimits
@@ -362,44 +360,3 @@ async def test_a_time_limit_ends_an_agent_that_swallows_its_cancellation(agent_r
     assert ran.end.error == "the agent took more than 0.3 seconds"
     assert time.monotonic() - started < 3
     assert active_patches() == []
-
-
-@pytest.mark.parametrize(
-    "task_input", ["hi", {"role": "user", "content": "hi"}, [{"content": "hi"}]], ids=["text", "dict", "list"]
-)
-async def test_texts_and_messages_are_what_an_agent_takes(agent_run, script, task_input):
-    ran = await agent_run(
-        lambda llm: agent_of(llm), task_input, lambda _: script.say("x"), framework="agentscope"
-    )
-    assert ran.requests[0].messages[1] == ChatMessage("user", "hi")
-
-
-async def test_another_input_is_refused_with_the_remedy(agent_run, script):
-    ran = await agent_run(adder, {"question": "hi"}, lambda request: script.say("x"))
-    assert "an AgentScope agent takes a text, or messages" in ran.end.error
-    assert "pass wrap(…, inputs=function_of_the_task)" in ran.end.error
-
-
-def test_agents_pipelines_factories_and_functions_over_agents_are_recognised():
-    writer = agent_of(own_model())
-
-    async def converse(question: str) -> Msg:
-        return await writer.reply(user(question))
-
-    for agent in (adder, writer, GoalPipeline(writer, writer), converse):
-        assert isinstance(raybolt.wrap(agent).adapter, AgentScopeAdapter)
-    assert raybolt.wrap(writer).name == "writer"
-    assert raybolt.wrap(converse).name == "converse"
-
-
-async def test_without_training_an_agent_runs_on_the_users_llm():
-    class Parrot(OpenAIChatModel):
-        async def _call_api(self, model_name, messages, tools=None, tool_choice=None, **kwargs):
-            from agentscope.message import TextBlock
-            from agentscope.model import ChatResponse
-
-            return ChatResponse(content=[TextBlock(text=messages[-1].get_text_content())], is_last=True)
-
-    parrot = Parrot(OpenAICredential(api_key="unused"), "parrot", stream=False)
-    reply = await raybolt.wrap(adder).arun(raybolt.Task("t", "hello"), parrot)
-    assert reply.get_text_content() == "hello"
