@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 QUESTION = "How many singers are there?"
 INSTRUCTIONS = "Answer with one SQLite query."
@@ -234,7 +234,7 @@ class AgentScope(Side):
                 name="writer",
                 system_prompt=INSTRUCTIONS,
                 model=llm,
-                toolkit=Toolkit(tools=[FunctionTool(run_sql)]),
+                toolkit=Toolkit(tools=[FunctionTool(cast(Any, run_sql))]),
                 state=AgentState(permission_context=PermissionContext(mode=PermissionMode.BYPASS)),
             )
 
