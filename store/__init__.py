@@ -39,8 +39,10 @@ from .types import (
 
 if TYPE_CHECKING:
     from .blocks import decode_group, encode_group, read_group
+    from .http_store import HttpStore
     from .local import LocalStore
     from .ray_store import RayStore
+    from .server import StoreServer, serve
 
 __all__ = [
     "UNSET",
@@ -52,6 +54,7 @@ __all__ = [
     "Group",
     "GroupData",
     "GroupHandle",
+    "HttpStore",
     "InvalidTransition",
     "InvalidValue",
     "LightningStore",
@@ -65,6 +68,7 @@ __all__ = [
     "Span",
     "SpanEvent",
     "StoreError",
+    "StoreServer",
     "UnknownAttempt",
     "UnknownGroup",
     "UnknownResources",
@@ -74,14 +78,18 @@ __all__ = [
     "decode_group",
     "encode_group",
     "read_group",
+    "serve",
 ]
 
 _LAZY = {
+    "HttpStore": "http_store",
     "LocalStore": "local",
     "RayStore": "ray_store",
+    "StoreServer": "server",
     "decode_group": "blocks",
     "encode_group": "blocks",
     "read_group": "blocks",
+    "serve": "server",
 }
 
 

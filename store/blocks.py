@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from . import names
 from .errors import InvalidValue
+from .remote_block import RemoteBlock
 from .rows import SpanRow, iter_arrays, make_span, pack_span
 from .types import Attempt, GroupData, GroupHandle, Rollout, RolloutConfig, RolloutData, Span
 
@@ -106,9 +107,11 @@ def decode_group(table: pa.Table) -> GroupData:
 
 
 def read_group(handle: GroupHandle) -> GroupData:
-    """Returns the group behind a handle, wherever its table lies; blocks while Ray fetches it."""
+    """Returns the group behind a handle, wherever its table lies; blocks while it is fetched."""
     if isinstance(handle.ref, pa.Table):
         return decode_group(handle.ref)
+    if isinstance(handle.ref, RemoteBlock):
+        return decode_group(handle.ref.table())
     import ray  # a handle of a LocalStore is read without Ray
 
     return decode_group(ray.get(handle.ref))

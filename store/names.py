@@ -27,6 +27,10 @@ INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 
 # raybolt's own.
+ROLLOUT_ID: Final = "raybolt.rollout_id"
+"""Of a span that leaves or enters the store as OpenTelemetry's, as are the next two."""
+ATTEMPT_ID: Final = "raybolt.attempt_id"
+SEQUENCE_ID: Final = "raybolt.sequence_id"
 PROMPT_IDS: Final = "raybolt.prompt_ids"
 """int32[num_prompt_tokens]: what the engine was given, generation prompt included."""
 RESPONSE_IDS: Final = "raybolt.response_ids"

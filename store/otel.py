@@ -14,14 +14,12 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import SpanContext, TraceFlags
 from opentelemetry.trace.status import Status, StatusCode
 
+from . import names
 from .errors import InvalidValue, StoreError
 from .types import Span, SpanEvent, SpanStatus
 
 _SCOPE = InstrumentationScope("raybolt")
 _STATUS = {"ok": StatusCode.OK, "error": StatusCode.ERROR, "unset": StatusCode.UNSET}
-_ROLLOUT_ID = "raybolt.rollout_id"
-_ATTEMPT_ID = "raybolt.attempt_id"
-_SEQUENCE_ID = "raybolt.sequence_id"
 
 
 def export_spans(
@@ -52,7 +50,11 @@ def to_otel(span: Span, resource: Resource | None = None) -> ReadableSpan:
     hold values become JSON text, as the GenAI conventions have it. Rollout, attempt and sequence id become
     attributes.
     """
-    ids = {_ROLLOUT_ID: span.rollout_id, _ATTEMPT_ID: span.attempt_id, _SEQUENCE_ID: span.sequence_id}
+    ids = {
+        names.ROLLOUT_ID: span.rollout_id,
+        names.ATTEMPT_ID: span.attempt_id,
+        names.SEQUENCE_ID: span.sequence_id,
+    }
     parent = None if span.parent_id is None else _context(span, span.parent_id)
     return ReadableSpan(
         name=span.name,

@@ -260,7 +260,8 @@ class GroupHandle:
     group_id: str
     task_id: str | None
     ref: Any
-    """A ``ray.ObjectRef`` to the group's ``pyarrow.Table`` (RayStore), or the table itself (LocalStore)."""
+    """A ``ray.ObjectRef`` to the group's ``pyarrow.Table`` (RayStore), the table itself (LocalStore),
+    or the ``RemoteBlock`` that says where to fetch it (HttpStore)."""
     num_rollouts: int
     num_succeeded: int
     num_spans: int

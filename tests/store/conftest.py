@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from raybolt.store import LightningStore, LocalStore
+from raybolt.store import HttpStore, LightningStore, LocalStore, serve
 from raybolt.store.base import Capabilities
 from raybolt.store.client import StoreClient
 from raybolt.store.keeper import Keeper
@@ -35,7 +35,7 @@ class ShardedStore(StoreClient):
             keeper.close()
 
 
-@pytest.fixture(params=["memory", "folder", "shards", "ray", "ray-2"])
+@pytest.fixture(params=["memory", "folder", "shards", "http", "ray", "ray-2"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LightningStore]:
     if request.param.startswith("ray"):
         request.getfixturevalue("ray_session")
@@ -45,6 +45,11 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         ray_store = RayStore.create(tmp_path, name=f"contract-{uuid4().hex}", num_shards=num_shards)
         yield ray_store
         await ray_store.destroy()
+    elif request.param == "http":
+        async with LocalStore() as served:
+            with serve(served, port=0) as server:
+                async with HttpStore(server.url) as http_store:
+                    yield http_store
     elif request.param == "shards":
         async with ShardedStore(3) as sharded_store:
             yield sharded_store

@@ -1,0 +1,144 @@
+"""One way to a store's server: a thread with an event loop, whose connections every caller shares."""
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Coroutine
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import aiohttp
+from yarl import URL
+
+from .errors import InvalidValue, StoreError
+from .wire import Missing, error_from, load
+
+T = TypeVar("T")
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
+_SILENCE_SECONDS = 90.0
+"""How long a server may say nothing; it answers requests that wait much sooner."""
+_TEMPORARY = frozenset({502, 503, 504})
+"""What proxies say while there is no server behind them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server said."""
+
+    body: bytes
+    media_type: str
+    missing: bool
+    """Whether there is no such thing, which is no error."""
+
+
+class HttpLink:
+    """Sends requests, again and again for ``retry_seconds`` while there is no connection. Thread-safe."""
+
+    def __init__(
+        self, url: str, *, token: str | None, ca: str | None, compress: bool, retry_seconds: float
+    ) -> None:
+        self._base = checked_url(url)
+        self._tls = ssl.create_default_context(cafile=ca) if ca is not None else True
+        self._headers = {"Accept-Encoding": "gzip" if compress else "identity"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._retry_seconds = retry_seconds
+        self._lock = threading.Lock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    def start(self, call: Coroutine[Any, Any, T]) -> "Future[T]":
+        """Runs the coroutine on the link's own loop; StoreError when the link is closed."""
+        with self._lock:
+            if self._closed:
+                call.close()
+                raise StoreError(f"the store at {self._base} is closed; make a new HttpStore")
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._loop.run_forever, name="raybolt-http-store", daemon=True
+                )
+                self._thread.start()
+            return asyncio.run_coroutine_threadsafe(call, self._loop)
+
+    async def send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        """Returns the answer to a request that may arrive twice; raises the error that the server names."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._retry_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            try:
+                return await self._send_once(method, path, body, headers)
+            except aiohttp.ClientSSLError as error:
+                raise StoreError(f"{self._base} cannot be trusted: {error}; give ca, or mend it") from None
+            except (aiohttp.ClientError, TimeoutError) as error:
+                if loop.time() + pause > deadline:
+                    raise StoreError(
+                        f"the store at {self._base} cannot be reached ({error or type(error).__name__}); "
+                        "is `raybolt store serve` running there?"
+                    ) from None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    def close(self) -> None:
+        """Ends the connections and the thread; closing twice does nothing."""
+        with self._lock:
+            self._closed = True
+            loop, self._loop = self._loop, None
+        if loop is None or self._thread is None:
+            return
+        asyncio.run_coroutine_threadsafe(self._end(), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
+        self._thread.join()
+        loop.close()
+
+    async def _send_once(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
+        session = self._open_session()
+        url = URL(f"{self._base}{path}", encoded=True)
+        async with session.request(
+            method, url, data=body, headers=headers, allow_redirects=False
+        ) as response:
+            content = await response.read()
+            status, media_type = response.status, response.content_type
+        if status == 200:
+            return Answer(content, media_type, missing=False)
+        error = _sent_error(content)
+        if error is None and status in _TEMPORARY:
+            raise aiohttp.ClientError(f"status {status}")
+        if isinstance(error, Missing):
+            return Answer(b"", media_type, missing=True)
+        raise error or StoreError(f"{url} answers with status {status}; is it the server of a store?")
+
+    def _open_session(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                headers=self._headers,
+                connector=aiohttp.TCPConnector(ssl=self._tls, limit=0, keepalive_timeout=15.0),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=_SILENCE_SECONDS),
+            )
+        return self._session
+
+    async def _end(self) -> None:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
+            task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
+        if self._session is not None:
+            await self._session.close()
+
+
+def checked_url(url: str) -> str:
+    """Returns the address less its last slash; InvalidValue for what is none."""
+    if not url.startswith(("http://", "https://")):
+        raise InvalidValue(f"url is {url!r}; give one such as http://127.0.0.1:4747")
+    return url.rstrip("/")
+
+
+def _sent_error(content: bytes) -> Exception | None:
+    try:
+        return error_from(load(content, "the answer"))
+    except InvalidValue:
+        return None

@@ -1,0 +1,192 @@
+"""The store behind a server: the whole contract over HTTP."""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+from urllib.parse import quote, urlencode
+
+from .base import Capabilities
+from .client import StoreClient
+from .errors import InvalidValue
+from .http_link import Answer, HttpLink
+from .remote_block import RemoteBlock
+from .routes import BLOCK_PATH, BY_OPERATION, CAPABILITIES_PATH, SEARCH, Route
+from .row_frames import ROWS_TYPE, pack_rows, unpack_rows
+from .rows import SpanRow
+from .span_mailbox import SpanMailbox
+from .types import UNSET, GroupHandle
+from .wire import decoder, dump, load
+
+TOKEN_VARIABLE = "RAYBOLT_STORE_TOKEN"
+"""Environment variable with the token that is used if none is given."""
+POLL_SECONDS = 20.0
+"""How long one request waits; whoever waits longer asks again, so that no proxy cuts the line."""
+RETRY_SECONDS = 60.0
+"""How long a request is repeated while the server cannot be reached."""
+
+
+class HttpStore(StoreClient):
+    """A store that a server keeps (``serve``, ``raybolt store serve``). Pickled, it reaches the same server.
+
+    Its methods may be awaited on any number of event loops and threads. Requests are repeated while the
+    server cannot be reached, which their ids make harmless; after ``RETRY_SECONDS`` they raise StoreError.
+    Spans that are added at the same time share a request. A group's handle refers to its address on the
+    server; ``read_group`` fetches it from there.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        ca: str | os.PathLike[str] | None = None,
+        compress: bool = False,
+        retry_seconds: float = RETRY_SECONDS,
+    ) -> None:
+        """Asks nothing yet. ``ca`` is a PEM file with the authorities to trust, instead of the system's.
+
+        ``compress`` sends and asks for gzip: worth it on a slow line only.
+        """
+        self._url = url.rstrip("/")
+        self._token = token or os.environ.get(TOKEN_VARIABLE)
+        self._ca = os.fspath(ca) if ca is not None else None
+        self._compress = compress
+        self._retry_seconds = retry_seconds
+        self._link = HttpLink(
+            url, token=self._token, ca=self._ca, compress=compress, retry_seconds=retry_seconds
+        )
+        self._spans = SpanMailbox(self._add_rows)
+        self._durable: bool | None = None
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this store can do; the first look asks the server, and blocks until it answers."""
+        if self._durable is None:
+            answer = self._link.start(self._link.send("GET", CAPABILITIES_PATH, None, {})).result()
+            self._durable = bool(load(answer.body, "the answer")["durable"])
+        return Capabilities(
+            thread_safe=True, async_safe=True, zero_copy=False, otlp_traces=True, durable=self._durable
+        )
+
+    async def close(self) -> None:
+        """Ends the connections; the server and what it keeps stay as they are."""
+        await asyncio.to_thread(self._link.close)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open, (self._url, self._token, self._ca, self._compress, self._retry_seconds)
+
+    async def _ask(self, operation: str, **arguments: Any) -> Any:
+        return await asyncio.wrap_future(self._link.start(self._answer(operation, arguments)))
+
+    # What follows runs on the link's loop.
+
+    async def _answer(self, operation: str, arguments: dict[str, Any]) -> Any:
+        if operation == "add_rows":
+            return await self._spans.add(arguments["rows"])
+        await self._spans.sent()  # so that an outcome never overtakes the spans that led to it
+        route = BY_OPERATION[operation]
+        if route.waits:
+            return await self._wait(route, arguments)
+        if route.page is not None:
+            return await self._pages(route, arguments)
+        answer = await self._send(route, arguments)
+        return None if answer.missing else self._decoded(route, load(answer.body, "the answer"))
+
+    async def _wait(self, route: Route, arguments: dict[str, Any]) -> list[Any]:
+        """Asks until all is there that is waited for, or the time is up."""
+        timeout = arguments["timeout"]
+        deadline = None if timeout is None else time.monotonic() + timeout
+        ids = arguments.get("rollout_ids", arguments.get("group_ids"))
+        while True:
+            left = None if deadline is None else deadline - time.monotonic()
+            poll = POLL_SECONDS if left is None else min(left, POLL_SECONDS)
+            answer = await self._send(route, {**arguments, "timeout": poll})
+            found: list[Any] = self._decoded(route, load(answer.body, "the answer"))
+            is_there = bool(found) if ids is None else len(found) == len(ids)
+            if is_there or (left is not None and left <= POLL_SECONDS):
+                return found
+
+    async def _pages(self, route: Route, arguments: dict[str, Any]) -> list[Any]:
+        """Asks for page after page, until there are as many items as were asked for."""
+        found: list[Any] = []
+        offset: int | None = arguments["offset"]
+        while offset is not None:
+            left = arguments["limit"] - len(found) if arguments["limit"] >= 0 else arguments["limit"]
+            answer = await self._send(route, {**arguments, "limit": left, "offset": offset})
+            items, offset = self._page(route, answer)
+            found += items
+        return found
+
+    def _page(self, route: Route, answer: Answer) -> tuple[list[Any], int | None]:
+        if answer.media_type == ROWS_TYPE:
+            return unpack_rows(answer.body, check=False)
+        content = load(answer.body, "the answer")
+        return self._decoded(route, content["items"]), content["next_offset"]
+
+    async def _add_rows(self, rows: list[SpanRow]) -> list[int]:
+        route = BY_OPERATION["add_rows"]
+        answer = await self._link.send(
+            route.method, route.path, self._body(pack_rows(rows)), self._headers(ROWS_TYPE)
+        )
+        repeated: list[int] = load(answer.body, "the answer")
+        return repeated
+
+    async def _send(self, route: Route, arguments: Mapping[str, Any]) -> Answer:
+        path, others = _with_path(route, arguments)
+        headers = {"Accept": ROWS_TYPE} if route.operation == "rows" else {}
+        if route.method == "GET" and not route.search:
+            query = urlencode({name: value for name, value in others.items() if value is not None})
+            return await self._link.send("GET", f"{path}?{query}" if query else path, None, headers)
+        if route.search:
+            path += SEARCH
+        given = {name: value for name, value in others.items() if value is not UNSET}
+        method = "POST" if route.search else route.method
+        return await self._link.send(
+            method, path, self._body(dump(given)), headers | self._headers("application/json")
+        )
+
+    def _headers(self, media_type: str) -> dict[str, str]:
+        encoding = {"Content-Encoding": "gzip"} if self._compress else {}
+        return {"Content-Type": media_type} | encoding
+
+    def _body(self, content: bytes) -> bytes:
+        if not self._compress:
+            return content
+        import gzip
+
+        return gzip.compress(content, 1)
+
+    def _decoded(self, route: Route, answer: Any) -> Any:
+        if route.gives is None:
+            return None
+        if route.gives is GroupHandle:
+            return self._handle(answer)
+        if route.gives == list[GroupHandle]:
+            return [self._handle(each) for each in answer]
+        return decoder(route.gives, strict=False)(answer, f"the answer to {route.operation}")
+
+    def _handle(self, answer: dict[str, Any]) -> GroupHandle:
+        handle: GroupHandle = decoder(GroupHandle, strict=False)({**answer, "ref": None}, "the handle")
+        path = BLOCK_PATH.format(group_id=quote(handle.group_id, safe=""))
+        block = RemoteBlock(f"{self._url}{path}", self._token, self._ca, self._retry_seconds)
+        return replace(handle, ref=block)
+
+
+def _with_path(route: Route, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The path with its ids, and the arguments that are not in it."""
+    ids = {name: _quoted(name, value) for name, value in arguments.items() if route.in_path(name)}
+    return route.path.format(**ids), {name: each for name, each in arguments.items() if name not in ids}
+
+
+def _quoted(name: str, value: str) -> str:
+    try:
+        return quote(value, safe="")
+    except UnicodeEncodeError:
+        raise InvalidValue(f"{name} is {value!a}, which is half of a character") from None
+
+
+def _open(url: str, token: str | None, ca: str | None, compress: bool, retry_seconds: float) -> HttpStore:
+    return HttpStore(url, token=token, ca=ca, compress=compress, retry_seconds=retry_seconds)

@@ -1,0 +1,136 @@
+"""Spans on the wire: packed, as programs send them, and as JSON that can be read and typed.
+
+A packed frame is the length of its head (8 bytes, little-endian), the head, which is JSON with the rows less
+their arrays, and then all the arrays' bytes, row after row. The JSON form of a span has the fields of
+``Span``; array attributes stand beside the others under ``arrays``, as dtype and values.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+import numpy as np
+
+from .errors import InvalidValue
+from .rows import SpanRow, iter_arrays, pack_span, unpack_span
+from .types import ARRAY_DTYPES, Json, Span, SpanEvent, SpanStatus
+from .wire import checked_text, decoder, load
+
+ROWS_TYPE: Final = "application/vnd.raybolt.rows"
+"""Media type of a packed frame."""
+
+_LENGTH_BYTES = 8
+_ITEM_BYTES = {name: np.dtype(name).itemsize for name in ARRAY_DTYPES}
+
+
+def pack_rows(rows: Sequence[SpanRow], next_offset: int | None = None) -> bytes:
+    """Returns the rows as a frame, which may say where the next page begins."""
+    head = json.dumps(
+        {"rows": [(*row[:-1], len(row.arrays)) for row in rows], "next_offset": next_offset},
+        separators=(",", ":"),
+    ).encode()
+    return b"".join([len(head).to_bytes(_LENGTH_BYTES, "little"), head, *(row.arrays for row in rows)])
+
+
+def unpack_rows(frame: bytes, *, check: bool) -> tuple[list[SpanRow], int | None]:
+    """Returns a frame's rows and next offset; InvalidValue for what is no frame.
+
+    Checked, each row is one that ``pack_span`` could have made: what a server needs to know of a stranger's.
+    """
+    start = _LENGTH_BYTES + int.from_bytes(frame[:_LENGTH_BYTES], "little")
+    head = load(frame[_LENGTH_BYTES:start], "the head of the packed spans")
+    if not isinstance(head, dict) or not isinstance(head.get("rows"), list):
+        raise InvalidValue('the head of the packed spans has no list "rows"')
+    rows = []
+    for index, values in enumerate(head["rows"]):
+        if not isinstance(values, list) or len(values) != len(SpanRow._fields) or not _is_size(values[-1]):
+            raise InvalidValue(
+                f"rows[{index}] of the packed spans does not have {len(SpanRow._fields)} fields"
+            )
+        end = start + values[-1]
+        row = SpanRow._make((*values[:-1], frame[start:end]))
+        rows.append(_checked(row, f"rows[{index}]") if check else row)
+        start = end
+    if start != len(frame):
+        raise InvalidValue(f"the packed spans announce {start} bytes and have {len(frame)}")
+    return rows, head.get("next_offset")
+
+
+def span_fields(row: SpanRow) -> dict[str, Json]:
+    """Returns the span as JSON that can be read."""
+    span = unpack_span(row)
+    arrays = {name: {"dtype": dtype, "values": array.tolist()} for name, dtype, array in iter_arrays(row)}
+    plain = {name: value for name, value in span.attributes.items() if name not in arrays}
+    found = {each.name: getattr(span, each.name) for each in fields(span)}
+    return {**found, "attributes": plain, "arrays": arrays}
+
+
+def row_from_fields(value: Json, field: str) -> SpanRow:
+    """Returns the row of a span in JSON; InvalidValue names the field that is wrong."""
+    if not isinstance(value, dict):
+        raise InvalidValue(f"{field} is no object; give a span's fields")
+    plain = {name: each for name, each in value.items() if name != "arrays"}
+    span = decoder(Span, strict=True)(plain, field)
+    arrays = value.get("arrays", {})
+    if not isinstance(arrays, dict):
+        raise InvalidValue(f"{field}.arrays is no object; give attributes' names with dtype and values")
+    for name, each in arrays.items():
+        span.attributes[checked_text(name, f"{field}.arrays")] = _array(each, f"{field}.arrays[{name!r}]")
+    return _checked(pack_span(span), field)
+
+
+def _array(value: Json, field: str) -> np.ndarray[Any, Any]:
+    if not isinstance(value, dict) or set(value) != {"dtype", "values"}:
+        raise InvalidValue(f'{field} is no array; give {{"dtype": "int32", "values": [...]}}')
+    if value["dtype"] not in ARRAY_DTYPES:
+        raise InvalidValue(f"{field} has the dtype {value['dtype']!r}; give one of {', '.join(ARRAY_DTYPES)}")
+    values = value["values"]
+    if not isinstance(values, list) or not all(type(each) in (int, float) for each in values):
+        raise InvalidValue(f"{field}.values is no list of numbers")
+    dtype = np.dtype(value["dtype"])
+    if dtype.kind != "f" and not all(type(each) is int for each in values):
+        raise InvalidValue(f"{field}.values has fractions, but the dtype {dtype}")
+    try:
+        return np.array(values, dtype)
+    except OverflowError:
+        raise InvalidValue(f"{field}.values has numbers that no {dtype} can hold") from None
+
+
+_ROW_KINDS: tuple[Any, ...] = (
+    str, str, int, str, str, str | None, str, float, float, SpanStatus, str | None, str, str, str,
+)  # fmt: skip
+_EVENT = decoder(tuple[str, float, dict[str, Any]], strict=True)
+_LAYOUT = decoder(list[tuple[str, str, int]], strict=True)
+
+
+def _checked(row: SpanRow, field: str) -> SpanRow:
+    values = [
+        decoder(kind, strict=True)(value, f"{field}.{name}")
+        for kind, value, name in zip(_ROW_KINDS, row[:-1], SpanRow._fields, strict=False)
+    ]
+    row = SpanRow._make((*values, row.arrays))
+    if not isinstance(load(row.attributes, f"{field}.attributes"), dict):
+        raise InvalidValue(f"{field}.attributes is no object")
+    if row.events != "[]":
+        events = load(row.events, f"{field}.events")
+        if not isinstance(events, list):
+            raise InvalidValue(f"{field}.events is no list")
+        for event in events:
+            SpanEvent(*_EVENT(event, f"{field}.events"))
+    _check_layout(row, field)
+    return row
+
+
+def _check_layout(row: SpanRow, field: str) -> None:
+    layout = [] if row.layout == "[]" else _LAYOUT(load(row.layout, f"{field}.layout"), f"{field}.layout")
+    for name, dtype, length in layout:
+        if dtype not in _ITEM_BYTES or length < 0:
+            raise InvalidValue(f"{field}.layout: {name!r} is {length} times {dtype!r}")
+    num_bytes = sum(_ITEM_BYTES[dtype] * length for _, dtype, length in layout)
+    if num_bytes != len(row.arrays):
+        raise InvalidValue(f"{field}.layout names {num_bytes} bytes; the arrays have {len(row.arrays)}")
+
+
+def _is_size(value: Any) -> bool:
+    return type(value) is int and value >= 0

@@ -1,0 +1,133 @@
+"""The server's routes over one store."""
+
+import asyncio
+import hmac
+from collections.abc import Sequence
+from typing import Any
+
+from aiohttp import web
+
+from raybolt.store.client import StoreClient
+from raybolt.store.errors import InvalidValue
+from raybolt.store.routes import (
+    ARROW_TYPE,
+    BLOCK_PATH,
+    CAPABILITIES_PATH,
+    MAX_WAIT_SECONDS,
+    ROUTES,
+    SEARCH,
+    TRACES_PATH,
+    Route,
+)
+from raybolt.store.wire import dump
+
+from .asking import answered, read_arguments
+from .bodies import reply
+from .openapi import docs_page, document
+from .otlp import TraceReceiver
+from .problems import Handler, HttpProblem, answer_problems
+
+_OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/healthz"})
+"""What needs no token: it says nothing of what the store holds."""
+
+
+def make_app(store: StoreClient, *, tokens: Sequence[str], max_body_bytes: int) -> web.Application:
+    """Returns the application; every path but the description's own needs one of the tokens, if any."""
+    app = web.Application(middlewares=[answer_problems, _token_check(tokens)])
+    server = _Handlers(store, max_body_bytes)
+    for route in ROUTES:
+        app.router.add_route(route.method, _pattern(route.path), server.handler(route))
+        if route.search:
+            app.router.add_post(_pattern(route.path) + SEARCH, server.handler(route))
+    app.router.add_get(_pattern(BLOCK_PATH), server.block)
+    app.router.add_get(CAPABILITIES_PATH, server.capabilities)
+    app.router.add_post(TRACES_PATH, TraceReceiver(store, max_body_bytes).receive)
+    app.router.add_get("/openapi.json", server.openapi)
+    app.router.add_get("/docs", server.docs)
+    app.router.add_get("/", server.docs)
+    app.router.add_get("/healthz", server.health)
+    return app
+
+
+class _Handlers:
+    def __init__(self, store: StoreClient, max_body_bytes: int) -> None:
+        self._store = store
+        self._max_body_bytes = max_body_bytes
+
+    def handler(self, route: Route) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            arguments = await read_arguments(route, request, self._max_body_bytes)
+            if route.waits:
+                timeout = arguments["timeout"]
+                arguments["timeout"] = min(MAX_WAIT_SECONDS if timeout is None else timeout, MAX_WAIT_SECONDS)
+            wanted = arguments.get("limit", -1)
+            if route.page is not None and not -1 < wanted <= route.page and wanted >= -1:
+                arguments["limit"] = route.page
+            answer = await self._store._ask(route.operation, **arguments)
+            return answered(route, request, answer, _next_offset(route, arguments, wanted, answer))
+
+        return handle
+
+    async def block(self, request: web.Request) -> web.StreamResponse:
+        """A group's table as an Arrow stream."""
+        handle = await self._store._ask("get_group", group_id=request.match_info["group_id"])
+        return reply(request, await asyncio.to_thread(_arrow_stream, handle.ref), ARROW_TYPE)
+
+    async def capabilities(self, request: web.Request) -> web.StreamResponse:
+        """What a client of this server can do."""
+        durable = self._store.capabilities["durable"]
+        return reply(request, dump({"durable": durable, "zero_copy": False, "otlp_traces": True}))
+
+    async def openapi(self, request: web.Request) -> web.StreamResponse:
+        return reply(request, dump(document()))
+
+    async def docs(self, request: web.Request) -> web.StreamResponse:
+        return reply(request, docs_page().encode(), "text/html")
+
+    async def health(self, request: web.Request) -> web.StreamResponse:
+        return reply(request, b'{"status":"ok"}')
+
+
+def _next_offset(route: Route, arguments: dict[str, Any], wanted: int, answer: Any) -> int | None:
+    """Where the next page begins; None if there is none, or nobody wants it."""
+    if route.page is None or len(answer) < route.page or wanted == arguments["limit"]:
+        return None
+    following: int = arguments["offset"] + len(answer)
+    return following
+
+
+def _arrow_stream(ref: Any) -> bytes:
+    import pyarrow as pa
+
+    if not isinstance(ref, pa.Table):
+        import ray
+
+        ref = ray.get(ref)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, ref.schema) as stream:
+        stream.write_table(ref)
+    content: bytes = sink.getvalue().to_pybytes()
+    return content
+
+
+def _token_check(tokens: Sequence[str]) -> Any:
+    expected = [token.encode() for token in tokens]
+
+    @web.middleware
+    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if expected and request.path not in _OPEN_PATHS:
+            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+            given = token.strip().encode(errors="replace")
+            matches = [hmac.compare_digest(given, each) for each in expected]
+            if scheme.lower() != "bearer" or not any(matches):
+                raise HttpProblem(
+                    401, InvalidValue("the token is missing or wrong; send Authorization: Bearer TOKEN")
+                )
+        return await handler(request)
+
+    return check
+
+
+def _pattern(path: str) -> str:
+    """The path as aiohttp's router takes it, with ids in which anything may stand."""
+    return path.replace("}", ":[^/]*}")

@@ -1,0 +1,116 @@
+"""From a request to the arguments of a question, and from its answer to a response."""
+
+from collections.abc import Mapping
+from typing import Any, get_args
+
+from aiohttp import web
+
+from raybolt.store.errors import InvalidValue
+from raybolt.store.routes import NEEDED, SEARCH, Argument, Route
+from raybolt.store.row_frames import ROWS_TYPE, pack_rows, row_from_fields, span_fields, unpack_rows
+from raybolt.store.rows import SpanRow
+from raybolt.store.values import prepared
+from raybolt.store.wire import Missing, checked_text, decoder, dump, error_fields, load, without_unset
+
+from .bodies import check_media_type, read_body, reply
+
+JSON_TYPE = "application/json"
+
+
+async def read_arguments(route: Route, request: web.Request, max_bytes: int) -> dict[str, Any]:
+    """Returns the question's arguments; InvalidValue for what is missing, unknown or of another type."""
+    in_path = {name: checked_text(value, name) for name, value in request.match_info.items()}
+    others = {name: each for name, each in route.takes.items() if name not in in_path}
+    if request.method == "GET":
+        return in_path | _decoded(route, _from_query(route, others, request), others)
+    if route.operation == "add_rows":
+        return {"rows": await _read_rows(request, max_bytes)}
+    given: Any = {}
+    if request.can_read_body or others:
+        check_media_type(request, JSON_TYPE)
+        given = load(await read_body(request, max_bytes) or b"{}", "the body")
+    if not isinstance(given, dict):
+        raise InvalidValue(f"the body is no object; {_usage(route)}")
+    return in_path | _decoded(route, given, others)
+
+
+def answered(route: Route, request: web.Request, answer: Any, next_offset: int | None) -> web.Response:
+    """Returns the answer as JSON or, for spans to whom accepts them so, packed."""
+    if route.operation == "rows":
+        if ROWS_TYPE in request.headers.get("Accept", ""):
+            return reply(request, pack_rows(answer, next_offset), ROWS_TYPE)
+        answer = [span_fields(row) for row in answer]
+    if answer is None and route.gives is not None:
+        return reply(request, dump(error_fields(Missing(f"there is none; {_usage(route)}"))), status=404)
+    if route.page is not None:
+        return reply(request, dump({"items": answer, "next_offset": next_offset}))
+    return reply(request, dump(answer))
+
+
+async def _read_rows(request: web.Request, max_bytes: int) -> list[SpanRow]:
+    kind = check_media_type(request, ROWS_TYPE, JSON_TYPE)
+    body = await read_body(request, max_bytes)
+    if kind == ROWS_TYPE:
+        rows, _ = unpack_rows(body, check=True)
+        return rows
+    given = load(body, "the body")
+    if not isinstance(given, dict) or set(given) != {"spans"} or not isinstance(given["spans"], list):
+        raise InvalidValue('the body is not {"spans": [...]}')
+    return [row_from_fields(each, f"spans[{index}]") for index, each in enumerate(given["spans"])]
+
+
+def _decoded(route: Route, given: Mapping[str, Any], arguments: Mapping[str, Argument]) -> dict[str, Any]:
+    unknown = sorted(set(given) - set(arguments))
+    if unknown:
+        raise InvalidValue(f"{unknown[0]!a} is no argument; {_usage(route)}")
+    return {name: _argument(route, name, each, given) for name, each in arguments.items()}
+
+
+def _argument(route: Route, name: str, argument: Argument, given: Mapping[str, Any]) -> Any:
+    if name not in given:
+        if argument.make is not None:
+            return argument.make()
+        if argument.default is NEEDED:
+            raise InvalidValue(f"{name} is missing; {_usage(route)}")
+        return argument.default
+    value = decoder(without_unset(argument.kind), strict=True)(given[name], name)
+    if argument.maximum is not None and value > argument.maximum:
+        raise InvalidValue(f"{name} is {value}; over HTTP give {argument.maximum} or less")
+    if argument.kind is int and name == "limit" and route.page is None and value < 0:
+        raise InvalidValue(f"{name} is {value}; give 0 or more")
+    if name == "request":
+        return prepared(value)
+    if name == "requests":
+        return [prepared(each) for each in value]
+    return value
+
+
+def _from_query(route: Route, arguments: Mapping[str, Argument], request: web.Request) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    query = request.query
+    for name in query:
+        values = query.getall(name)
+        kinds = get_args(arguments[name].kind) or (arguments[name].kind,) if name in arguments else (str,)
+        if list[str] in kinds:
+            given[name] = values
+        elif len(values) > 1:
+            raise InvalidValue(f"{name} is given {len(values)} times; {_usage(route)}")
+        else:
+            given[name] = _number(values[0], name) if int in kinds or float in kinds else values[0]
+    return given
+
+
+def _number(text: str, name: str) -> int | float:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise InvalidValue(f"{name} is {ascii(text)[:100]}; give a number")
+
+
+def _usage(route: Route) -> str:
+    others = [name for name in route.takes if not route.in_path(name)]
+    search = f" (or POST {route.path}{SEARCH})" if route.search else ""
+    takes = f" takes {', '.join(others)}" if others else " takes no arguments"
+    return f"{route.method} {route.path}{search}{takes}"

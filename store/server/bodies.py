@@ -1,0 +1,75 @@
+"""Bodies of requests and answers: how much of them is read, and how they are compressed."""
+
+import zlib
+
+from aiohttp import ContentTypeError, web
+from aiohttp.http_exceptions import HttpProcessingError
+
+from raybolt.store.errors import InvalidValue
+
+from .problems import HttpProblem
+
+_GZIP = 16 + zlib.MAX_WBITS
+_SMALL_BYTES = 1024
+"""What is shorter is not worth compressing."""
+
+
+async def read_body(request: web.Request, max_bytes: int) -> bytes:
+    """Returns the body, unpacked. Refuses what is larger than ``max_bytes``, packed or unpacked."""
+    body = bytearray()
+    try:
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > max_bytes:
+                raise _too_large(max_bytes)
+    except HttpProcessingError as error:
+        raise InvalidValue(f"the body is broken: {error}") from None
+    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    if encoding == "identity":
+        return bytes(body)
+    if encoding != "gzip":
+        raise HttpProblem(415, InvalidValue(f"Content-Encoding is {encoding!r}; send gzip or none"))
+    return _unzipped(bytes(body), max_bytes)
+
+
+def check_media_type(request: web.Request, *allowed: str) -> str:
+    """Returns the body's media type; refuses others, which also keeps other sites' forms out."""
+    try:
+        kind = request.content_type
+    except ContentTypeError:
+        kind = ""
+    if kind not in allowed:
+        raise HttpProblem(415, InvalidValue(f"Content-Type is {kind!r}; send {' or '.join(allowed)}"))
+    return kind
+
+
+def reply(
+    request: web.Request, body: bytes, content_type: str = "application/json", *, status: int = 200
+) -> web.Response:
+    """Returns the answer, compressed if that was asked for and is worth it."""
+    response = web.Response(status=status, body=body, content_type=content_type)
+    if len(body) > _SMALL_BYTES and "gzip" in request.headers.get("Accept-Encoding", "").lower():
+        response.enable_compression(web.ContentCoding.gzip)
+    return response
+
+
+def _unzipped(packed: bytes, max_bytes: int) -> bytes:
+    unpacker = zlib.decompressobj(_GZIP)
+    try:
+        body = unpacker.decompress(packed, max_bytes + 1)
+    except zlib.error as error:
+        raise InvalidValue(f"the body is not gzip: {error}") from None
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    if not unpacker.eof:
+        raise InvalidValue("the body is gzip that ends too early")
+    return body
+
+
+def _too_large(max_bytes: int) -> HttpProblem:
+    return HttpProblem(
+        413,
+        InvalidValue(
+            f"the body has more than {max_bytes} bytes; send less at a time, or serve with a larger limit"
+        ),
+    )

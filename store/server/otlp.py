@@ -1,0 +1,226 @@
+"""OTLP/HTTP traces: spans of any OpenTelemetry exporter, put where their attributes say.
+
+A span, or the resource of its process, names rollout and attempt by ``raybolt.rollout_id`` and
+``raybolt.attempt_id`` (Agent Lightning's names do as well), and may have a sequence id; without one it gets
+the attempt's next. Spans that cannot be placed are counted in a partial success, as OTLP has it: their
+sender must not send them again, and the others are kept.
+"""
+
+import asyncio
+import base64
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from aiohttp import web
+from google.protobuf.json_format import MessageToJson, ParseDict
+from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+from raybolt.store import names
+from raybolt.store.client import StoreClient
+from raybolt.store.errors import InvalidValue, UnknownAttempt, UnknownRollout
+from raybolt.store.rows import pack_span
+from raybolt.store.types import AttributeValue, Json, Span, SpanEvent, SpanStatus
+from raybolt.store.wire import load
+
+from .bodies import check_media_type, read_body, reply
+from .problems import status_and_error
+
+PROTOBUF_TYPE = "application/x-protobuf"
+_JSON_TYPE = "application/json"
+
+_ROLLOUT_IDS = (names.ROLLOUT_ID, "agentlightning.rollout_id")
+_ATTEMPT_IDS = (names.ATTEMPT_ID, "agentlightning.attempt_id")
+_SEQUENCE_IDS = (names.SEQUENCE_ID, "agentlightning.span_sequence_id")
+_ARRAYS = {
+    names.PROMPT_IDS: np.dtype("int32"),
+    names.RESPONSE_IDS: np.dtype("int32"),
+    names.LOGPROBS: np.dtype("float32"),
+}
+"""Lists of numbers that are arrays with us."""
+_STATUS: tuple[SpanStatus, ...] = ("unset", "ok", "error")
+_ID_KEYS = ("traceId", "spanId", "parentSpanId")
+_SHOWN_REASONS = 3
+_UNNUMBERED = 0
+
+
+class TraceReceiver:
+    """Takes what exporters send to ``/v1/traces``."""
+
+    def __init__(self, store: StoreClient, max_body_bytes: int) -> None:
+        self._store = store
+        self._max_body_bytes = max_body_bytes
+
+    async def receive(self, request: web.Request) -> web.StreamResponse:
+        """Answers in the encoding of the request, errors too."""
+        kind = check_media_type(request, PROTOBUF_TYPE, _JSON_TYPE)
+        try:
+            body = await read_body(request, self._max_body_bytes)
+            traces = _parsed(body) if kind == PROTOBUF_TYPE else _parsed_json(body)
+            answer = await self._keep(traces)
+        except Exception as error:
+            known = status_and_error(error)
+            if known is None or kind == _JSON_TYPE:
+                raise
+            return reply(request, _status_message(str(known[1])), PROTOBUF_TYPE, status=known[0])
+        if kind == PROTOBUF_TYPE:
+            return reply(request, answer.SerializeToString(), PROTOBUF_TYPE)
+        return reply(request, MessageToJson(answer, indent=None).encode())
+
+    async def _keep(self, traces: Any) -> Any:
+        spans, reasons = _placed(traces)
+        by_attempt: dict[tuple[str, str], list[Span]] = {}
+        for span in spans:
+            by_attempt.setdefault((span.rollout_id, span.attempt_id), []).append(span)
+        for refused in await asyncio.gather(*(self._add(ids, own) for ids, own in by_attempt.items())):
+            reasons += refused
+        answer = ExportTraceServiceResponse()
+        if reasons:
+            answer.partial_success.rejected_spans = len(reasons)
+            answer.partial_success.error_message = "; ".join(list(dict.fromkeys(reasons))[:_SHOWN_REASONS])
+        return answer
+
+    async def _add(self, ids: tuple[str, str], spans: list[Span]) -> list[str]:
+        """Adds an attempt's spans; returns why each that was refused was."""
+        try:
+            missing = [index for index, span in enumerate(spans) if span.sequence_id == _UNNUMBERED]
+            if missing:
+                numbers = await self._store._ask("next_sequence_ids", pairs=[ids] * len(missing))
+                missing.sort(key=lambda index: spans[index].start_time)
+                for index, number in zip(missing, numbers, strict=True):
+                    spans[index] = replace(spans[index], sequence_id=number)
+            await self._store._ask("add_rows", rows=[pack_span(span) for span in spans])
+        except (UnknownRollout, UnknownAttempt) as error:
+            return [str(error)] * len(spans)
+        return []
+
+
+def _placed(traces: Any) -> tuple[list[Span], list[str]]:
+    """The spans as ours, and for each that cannot be one the reason."""
+    spans, reasons = [], []
+    for of_resource in traces.resource_spans:
+        shared = _plain_attributes(of_resource.resource.attributes)
+        for of_scope in of_resource.scope_spans:
+            for span in of_scope.spans:
+                try:
+                    spans.append(_span(span, shared))
+                except InvalidValue as error:
+                    reasons.append(str(error))
+    return spans, reasons
+
+
+def _span(span: Any, shared: Mapping[str, Json]) -> Span:
+    attributes = _plain_attributes(span.attributes)
+    rollout_id = _taken(attributes, shared, _ROLLOUT_IDS)
+    attempt_id = _taken(attributes, shared, _ATTEMPT_IDS)
+    sequence_id = _taken(attributes, shared, _SEQUENCE_IDS)
+    if not isinstance(rollout_id, str) or not isinstance(attempt_id, str):
+        raise InvalidValue(
+            f"spans without the attributes {names.ROLLOUT_ID} and {names.ATTEMPT_ID} belong to no attempt; "
+            "set them on each span, or in OTEL_RESOURCE_ATTRIBUTES"
+        )
+    if sequence_id is not None and type(sequence_id) is not int:
+        raise InvalidValue(f"{names.SEQUENCE_ID} is {sequence_id!r}; give a whole number")
+    if len(span.trace_id) != 16 or len(span.span_id) != 8:
+        raise InvalidValue("spans whose ids do not have 16 and 8 bytes are none of OpenTelemetry's")
+    if span.end_time_unix_nano == 0:
+        raise InvalidValue(f"span {span.name!r} has not ended; export it when it has")
+    return Span(
+        rollout_id=rollout_id,
+        attempt_id=attempt_id,
+        sequence_id=_UNNUMBERED if sequence_id is None else sequence_id,
+        trace_id=span.trace_id.hex(),
+        span_id=span.span_id.hex(),
+        parent_id=span.parent_span_id.hex() or None,
+        name=span.name,
+        start_time=span.start_time_unix_nano / 1e9,
+        end_time=span.end_time_unix_nano / 1e9,
+        status=_STATUS[span.status.code] if span.status.code < len(_STATUS) else "unset",
+        status_message=span.status.message or None,
+        attributes={name: _with_array(name, value) for name, value in attributes.items()},
+        events=tuple(
+            SpanEvent(event.name, event.time_unix_nano / 1e9, _plain_attributes(event.attributes))
+            for event in span.events
+        ),
+    )
+
+
+def _taken(attributes: dict[str, Json], shared: Mapping[str, Json], known: Sequence[str]) -> Json:
+    """The first of the attributes that is there, on the span (which then lacks it) or its resource."""
+    own = [attributes.pop(name, None) for name in known]
+    found = [*own, *(shared.get(name) for name in known)]
+    return next((value for value in found if value is not None), None)
+
+
+def _with_array(name: str, value: Json) -> AttributeValue:
+    if name not in _ARRAYS or not isinstance(value, list):
+        return value
+    if not all(type(each) in (int, float) for each in value):
+        raise InvalidValue(f"attribute {name!r} is no list of numbers")
+    try:
+        return np.array(value, _ARRAYS[name])
+    except OverflowError:
+        raise InvalidValue(f"attribute {name!r} has numbers that no {_ARRAYS[name]} can hold") from None
+
+
+def _plain_attributes(pairs: Iterable[Any]) -> dict[str, Json]:
+    return {pair.key: _plain(pair.value) for pair in pairs}
+
+
+def _plain(value: Any) -> Json:
+    """An OTLP value as JSON; bytes as base64, as in OTLP's own JSON."""
+    kind = value.WhichOneof("value")
+    if kind is None:
+        return None
+    content = getattr(value, kind)
+    if kind == "array_value":
+        return [_plain(each) for each in content.values]
+    if kind == "kvlist_value":
+        return _plain_attributes(content.values)
+    if kind == "bytes_value":
+        return base64.b64encode(content).decode()
+    return content
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return ExportTraceServiceRequest.FromString(body)
+    except DecodeError as error:
+        raise InvalidValue(f"the body is no OTLP trace request: {error}") from None
+
+
+def _parsed_json(body: bytes) -> Any:
+    """OTLP's JSON is protobuf's but for the ids, which are hex instead of base64."""
+    content = load(body, "the body")
+    try:
+        for span in _json_spans(content):
+            for key in _ID_KEYS:
+                if key in span:
+                    span[key] = base64.b64encode(bytes.fromhex(span[key])).decode()
+        return ParseDict(content, ExportTraceServiceRequest(), ignore_unknown_fields=True)
+    except Exception as error:  # whatever a field's conversion raises when its content is of another type
+        raise InvalidValue(f"the body is no OTLP trace request: {error}") from None
+
+
+def _json_spans(content: Json) -> list[dict[str, Json]]:
+    return [
+        span
+        for of_resource in content.get("resourceSpans") or ()
+        for of_scope in of_resource.get("scopeSpans") or ()
+        for span in of_scope.get("spans") or ()
+    ]
+
+
+def _status_message(text: str) -> bytes:
+    """A ``google.rpc.Status`` with this message, which is what OTLP wants of errors: field 2, a string."""
+    content = text.encode(errors="replace")
+    length, size = b"", len(content)
+    while size > 0x7F:
+        length += bytes([size & 0x7F | 0x80])
+        size >>= 7
+    return b"\x12" + length + bytes([size]) + content

@@ -1,0 +1,140 @@
+"""``serve``: a store on an address, in a thread of this process."""
+
+import asyncio
+import ipaddress
+import os
+import ssl
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future
+from typing import Self
+
+from aiohttp import web
+
+from raybolt.store.client import StoreClient
+from raybolt.store.errors import InvalidValue, StoreError
+
+from .app import make_app
+
+DEFAULT_PORT = 4747
+MAX_BODY_BYTES = 64 * 2**20
+"""Largest body of a request unless told otherwise."""
+_SHUTDOWN_SECONDS = 1.0
+"""How long requests that wait may go on when the server is closed."""
+
+
+def serve(
+    store: StoreClient,
+    *,
+    host: str = "127.0.0.1",
+    port: int = DEFAULT_PORT,
+    tokens: Sequence[str] = (),
+    cert: str | os.PathLike[str] | None = None,
+    key: str | os.PathLike[str] | None = None,
+    max_body_bytes: int = MAX_BODY_BYTES,
+) -> "StoreServer":
+    """Serves the store until the returned server is closed; port 0 is any free one.
+
+    Without tokens only this machine can be served. ``cert`` and ``key`` are PEM files, for TLS. The store
+    stays open when the server is closed.
+
+    Raises InvalidValue for a combination that would be open to the world, or a certificate that cannot be
+    read; StoreError if the address is taken.
+    """
+    if not tokens and not _is_loopback(host):
+        raise InvalidValue(f"host is {host!r} and there are no tokens; give a token, or serve 127.0.0.1")
+    if any(not token or not token.isascii() or token.split() != [token] for token in tokens):
+        raise InvalidValue("a token is empty, or has spaces or signs beyond ASCII; give another")
+    return StoreServer(store, host, port, tokens, _tls(cert, key), max_body_bytes)
+
+
+class StoreServer:
+    """A running server: its ``url``, and ``close``. Use it as a context manager, or call ``serve``."""
+
+    url: str
+
+    def __init__(
+        self,
+        store: StoreClient,
+        host: str,
+        port: int,
+        tokens: Sequence[str],
+        tls: ssl.SSLContext | None,
+        max_body_bytes: int,
+    ) -> None:
+        self._app = make_app(store, tokens=tokens, max_body_bytes=max_body_bytes)
+        self._loop = asyncio.new_event_loop()
+        self._closing: asyncio.Event = asyncio.Event()
+        started: Future[int] = Future()
+        self._thread = threading.Thread(
+            target=self._serve, args=(host, port, tls, started), name="raybolt-store-server", daemon=True
+        )
+        self._thread.start()
+        try:
+            real_port = started.result()
+        except OSError as error:
+            self._thread.join()
+            raise StoreError(f"cannot serve {host}:{port}: {error.strerror}; give another port") from error
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"{'https' if tls else 'http'}://{shown}:{real_port}"
+
+    def wait(self) -> None:
+        """Returns when the server was closed."""
+        while self._thread.is_alive():
+            self._thread.join(1.0)  # with a timeout, so that Ctrl-C is heard
+
+    def close(self) -> None:
+        """Answers what is under way, for a second at most, and stops; closing twice does nothing."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._closing.set)
+            self._thread.join()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _serve(self, host: str, port: int, tls: ssl.SSLContext | None, started: "Future[int]") -> None:
+        try:
+            self._loop.run_until_complete(self._run(host, port, tls, started))
+        except BaseException as error:
+            if started.done():
+                raise
+            started.set_exception(error)
+        finally:
+            self._loop.close()
+
+    async def _run(self, host: str, port: int, tls: ssl.SSLContext | None, started: "Future[int]") -> None:
+        runner = web.AppRunner(
+            self._app, access_log=None, auto_decompress=False, shutdown_timeout=_SHUTDOWN_SECONDS
+        )
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, host, port, ssl_context=tls).start()
+            started.set_result(runner.addresses[0][1])
+            await self._closing.wait()
+        finally:
+            await runner.cleanup()
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _tls(cert: str | os.PathLike[str] | None, key: str | os.PathLike[str] | None) -> ssl.SSLContext | None:
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise InvalidValue("one of cert and key is missing; TLS needs both")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise InvalidValue(f"cert {cert} and key {key} cannot be used: {error}") from None
+    return context

@@ -1,0 +1,76 @@
+"""Spans on their way to a server: those that are added while others are under way share a request."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from .errors import StoreError
+from .rows import SpanRow
+
+MAX_BYTES = 8 * 2**20
+"""About how much one request carries, unless a caller adds more at once."""
+
+_Letter = tuple[list[SpanRow], "asyncio.Future[list[int]]"]
+
+
+class SpanMailbox:
+    """Sends rows in the order in which they were added, on one event loop."""
+
+    def __init__(self, send: Callable[[list[SpanRow]], Awaitable[list[int]]]) -> None:
+        self._send = send
+        self._waiting: list[_Letter] = []
+        self._sender: asyncio.Task[None] | None = None
+
+    async def add(self, rows: list[SpanRow]) -> list[int]:
+        """Returns, once the server has the rows, the places of those that it had already."""
+        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((rows, future))
+        if self._sender is None:
+            self._sender = asyncio.create_task(self._send_all())
+        return await future
+
+    async def sent(self) -> None:
+        """Returns when all that was added before has been answered."""
+        if self._sender is not None:
+            await self.add([])
+
+    async def _send_all(self) -> None:
+        try:
+            while self._waiting:
+                await self._send_some(self._next())
+        finally:
+            self._sender = None
+
+    def _next(self) -> list[_Letter]:
+        size, count = 0, 0
+        for rows, _ in self._waiting:
+            size += sum(200 + len(row.arrays) + len(row.attributes) + len(row.events) for row in rows)
+            count += 1
+            if size > MAX_BYTES:
+                break
+        letters, self._waiting = self._waiting[:count], self._waiting[count:]
+        return letters
+
+    async def _send_some(self, letters: list[_Letter]) -> None:
+        together = [row for rows, _ in letters for row in rows]
+        try:
+            repeated = await self._send(together) if together else []
+        except Exception as error:
+            await self._settle(letters, error)
+            return
+        start = 0
+        for rows, future in letters:
+            end = start + len(rows)
+            own = [index - start for index in repeated if start <= index < end]
+            if not future.done():  # its caller may have been cancelled
+                future.set_result(own)
+            start = end
+
+    async def _settle(self, letters: list[_Letter], error: Exception) -> None:
+        """Tells the one caller, or finds out whose rows were refused by asking for each alone."""
+        if len(letters) > 1 and type(error) is not StoreError:
+            for letter in letters:
+                await self._send_some([letter])
+            return
+        for _, future in letters:
+            if not future.done():
+                future.set_exception(error)
