@@ -1,4 +1,4 @@
-"""The command line: `raybolt demo`, `train`, `eval`, `bench`, `run`, `doctor`, `tiny make`.
+"""The command line: `raybolt demo`, `train`, `eval`, `bench`, `run`, `doctor`, `store`, `tiny make`.
 
 A mistake of the user ends with one line and exit status 2; `--debug` shows where it came from. Heavy
 imports stay inside the commands, so that `--help` is quick.
@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 import raybolt
 from raybolt import console
 from raybolt.store.errors import RayboltError
+from raybolt.store_command import store
 
 
 class _OneLineErrors(TyperGroup):
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 tiny = typer.Typer(no_args_is_help=True, help="The tiny model that ships with raybolt.")
 app.add_typer(tiny, name="tiny")
+app.add_typer(store, name="store")
 
 
 class AlgorithmName(enum.StrEnum):
