@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 from raybolt.env.agent import Agent
 from raybolt.env.chat import ChatMessage, ChatRequest
 from raybolt.env.policy import RunEnd, Sampled
+from raybolt.env.recorded import task_metadata
 from raybolt.env.recorder import SpanRecorder, describe
 from raybolt.env.roles import Codecs
 from raybolt.env.run import AgentRun
@@ -64,7 +65,7 @@ async def demonstrate(
                 task_id=task.task_id,
                 group_id=f"{label}/{index // GROUP_SIZE}",
                 mode="demo",
-                metadata=dict(task.metadata),
+                metadata=task_metadata(task),
             )
             return await _demonstrate(agent, task, teacher, store, codec, started)
 

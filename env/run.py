@@ -32,6 +32,7 @@ from raybolt.env.limits import RunLimits
 from raybolt.env.observed import ObservedCall, begin_chat_span, observed
 from raybolt.env.policy import AgentProgram, Origin, PendingCall, PolicyAbort, RunEnd
 from raybolt.env.recorder import OpenSpan, SpanRecorder, describe
+from raybolt.env.results import result_attributes
 from raybolt.env.rewards import as_reward, is_number
 from raybolt.env.selection import Trainable, takes
 from raybolt.env.task import Task
@@ -416,7 +417,7 @@ class AgentRun:
             else:
                 self._root.end("error", end.error, attributes)
         else:
-            self._root.end()
+            self._root.end(attributes=result_attributes(end.result))
         with self._lock:
             self._end = end
         self.recorder.close()

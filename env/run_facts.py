@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from raybolt.env.trajectory import reward_spans
 from raybolt.store import names
 from raybolt.store.types import Mode, RolloutData, RolloutStatus, Span
 
@@ -86,7 +87,7 @@ def facts_of(run: RolloutData) -> RunFacts:
     root = next((span for span in spans if span.parent_id is None), None)
     chats = [span for span in spans if span.attributes.get(names.OPERATION) == names.CHAT]
     answered = [span for span in chats if span.status == "ok"]
-    rewards = [span.attributes[names.REWARD] for span in spans if names.REWARD in span.attributes]
+    rewards = [span.attributes[names.REWARD] for span in reward_spans(spans)]
     failed = rollout.status == "failed"
     told = run.attempt.metadata if run.attempt is not None else {}
     known = root.attributes if root is not None else {}

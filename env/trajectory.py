@@ -82,6 +82,8 @@ class Reward:
     """True for that of the reward function or the agent's return value, False for an emitted one."""
     call_id: str | None
     """The call answered last before it; None if there was none."""
+    version: int = 0
+    """Of a final reward: 0 for what the run itself got, 1 and up for what `re_reward` gave it later."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -133,15 +135,20 @@ def trajectory_from_spans(
     attempt_id: str,
     task_id: str | None = None,
     group_id: str | None = None,
+    reward_version: int | None = None,
 ) -> Trajectory:
     """The trajectory of one attempt; `spans` are those of this attempt alone, in any order.
 
-    Without the run's root span, which is written last, the trajectory is that of a run still going on.
+    Without the run's root span, which is written last, the trajectory is that of a run still going on. Of
+    several final rewards (see `re_reward`) that of `reward_version` counts, the latest by default.
+
+    Raises:
+        InvalidValue: there is no final reward of this version.
     """
     ordered = sorted(spans, key=lambda span: span.sequence_id)
     call_spans = [span for span in ordered if _is_answered_call(span)]
-    rewards = [_reward(span, call_spans) for span in ordered if names.REWARD in span.attributes]
-    root = next((span for span in ordered if _is_root(span)), None)
+    rewards = [_reward(span, call_spans) for span in reward_spans(ordered, reward_version)]
+    root = next((span for span in ordered if is_root(span)), None)
     failed = root is not None and root.status == "error"
     return Trajectory(
         rollout_id=rollout_id,
@@ -157,6 +164,35 @@ def trajectory_from_spans(
     )
 
 
+def reward_spans(spans: Iterable[Span], version: int | None = None) -> list[Span]:
+    """The spans of the rewards that count: the emitted ones, and the final one of this version or the latest.
+
+    Raises:
+        InvalidValue: there is no final reward of this version.
+    """
+    rewards = [span for span in spans if names.REWARD in span.attributes]
+    versions = {reward_version(span) for span in rewards if _is_final(span)}
+    if version is not None and version not in versions:
+        known = ", ".join(map(str, sorted(versions))) or "none"
+        raise InvalidValue(f"reward_version is {version}; the rollout has rewards of versions: {known}")
+    wanted = max(versions, default=0) if version is None else version
+    return [span for span in rewards if not _is_final(span) or reward_version(span) == wanted]
+
+
+def reward_version(span: Span) -> int:
+    """The version of a final reward."""
+    return int(span.attributes.get(names.REWARD_VERSION, 0))
+
+
+def is_root(span: Span) -> bool:
+    """Whether it is the span of a whole run."""
+    return span.parent_id is None and span.attributes.get(names.OPERATION) == names.INVOKE_AGENT
+
+
+def _is_final(span: Span) -> bool:
+    return span.attributes.get(names.KIND) == FINAL_REWARD
+
+
 def _is_answered_call(span: Span) -> bool:
     return names.CALL_ID in span.attributes and span.status == "ok"
 
@@ -165,10 +201,6 @@ def _is_tool(span: Span) -> bool:
     if span.attributes.get(names.OPERATION) != names.EXECUTE_TOOL:
         return False
     return span.attributes.get(names.KIND) != names.ADOPTED  # its framework's own hook has reported it, too
-
-
-def _is_root(span: Span) -> bool:
-    return span.parent_id is None and span.attributes.get(names.OPERATION) == names.INVOKE_AGENT
 
 
 def _call(span: Span, call_spans: Sequence[Span], rewards: Sequence[Reward]) -> Call:
@@ -203,8 +235,9 @@ def _reward(span: Span, call_spans: Sequence[Span]) -> Reward:
     last = max(answered, key=lambda call: call.end_time, default=None)
     return Reward(
         value=span.attributes[names.REWARD],
-        final=span.attributes.get(names.KIND) == FINAL_REWARD,
+        final=_is_final(span),
         call_id=last.attributes[names.CALL_ID] if last is not None else None,
+        version=reward_version(span),
     )
 
 

@@ -9,6 +9,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from raybolt.env.recorded import task_metadata
 from raybolt.env.task import Task
 from raybolt.rl.outcomes import Collected, Outcome
 from raybolt.rl.rollouts import SamplingParams
@@ -104,11 +105,7 @@ def _requests(
             mode=mode,
             resources_id=resources_id,
             config=RETRIES,
-            metadata={
-                "seed": int(seeds[index * rollouts_per_task + repeat]),
-                "reference": task.reference,
-                "task": dict(task.metadata),
-            },
+            metadata={"seed": int(seeds[index * rollouts_per_task + repeat]), **task_metadata(task)},
         )
         for index, task in enumerate(tasks)
         for repeat in range(rollouts_per_task)

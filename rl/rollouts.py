@@ -10,18 +10,16 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from raybolt.env.agent_env import AgentEnv
 from raybolt.env.policy import Sampled
-from raybolt.env.task import Task
-from raybolt.env.trajectory import Trajectory
+from raybolt.env.recorded import summary_of, task_of
 from raybolt.rl.engines.base import Engine, GenerateRequest
 from raybolt.rl.errors import ContextOverflow, EngineError
 from raybolt.store import LightningStore
-from raybolt.store.types import AttemptedRollout, AttemptStatus, Rollout
+from raybolt.store.types import AttemptedRollout, AttemptStatus
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +101,7 @@ class RolloutCrew:
         env = self._make_env()
         try:
             await self._play(env, taken, sampling)
-            summary = _summary(env.trajectory)
+            summary = summary_of(env.trajectory)
         # Agents' errors do not come this far: this is a bug of ours, and its rollout's alone. Raised, it
         # would end the process and every rollout in it.
         except Exception as error:
@@ -125,7 +123,7 @@ class RolloutCrew:
         rollout, attempt = taken.rollout, taken.attempt
         seed = int(rollout.metadata.get("seed", 0))
         observations, infos = await env.areset(
-            _task(rollout),
+            task_of(rollout),
             rollout_id=rollout.rollout_id,
             attempt_id=attempt.attempt_id,
             group_id=rollout.group_id,
@@ -186,23 +184,3 @@ class RolloutCrew:
             assert update is not None, resources_id
             self._sampling[resources_id] = SamplingParams(**update.resources["sampling"])
         return self._sampling[resources_id]
-
-
-def _task(rollout: Rollout) -> Task:
-    return Task(
-        task_id=str(rollout.task_id),
-        input=rollout.input,
-        reference=rollout.metadata.get("reference"),
-        metadata=rollout.metadata.get("task", {}),
-    )
-
-
-def _summary(trajectory: Trajectory) -> dict[str, Any]:
-    """What the driver wants to know of a rollout: numbers only, no tokens."""
-    summary: dict[str, Any] = {
-        "num_calls": len(trajectory.calls),
-        "num_tokens": sum(len(call.response_ids) for call in trajectory.calls),
-    }
-    if trajectory.failed:
-        return summary | {"error": trajectory.error, "origin": trajectory.origin}
-    return summary | {"reward": trajectory.total_reward}

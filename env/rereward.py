@@ -1,0 +1,163 @@
+"""New rewards for stored trajectories: no agent runs again, and the old ones stay."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Any
+
+from raybolt.env.executor import run_in_thread
+from raybolt.env.recorded import task_of, trajectory_of
+from raybolt.env.recorder import describe
+from raybolt.env.rewards import as_reward
+from raybolt.env.run import RewardFunction
+from raybolt.env.task import Task
+from raybolt.env.trajectory import FINAL_REWARD, is_root, reward_version
+from raybolt.store import names
+from raybolt.store.base import LightningStore
+from raybolt.store.errors import InvalidValue, StoreError
+from raybolt.store.types import Attempt, Mode, Rollout, Span
+
+
+@dataclass(frozen=True, slots=True)
+class NewRewards:
+    """What `re_reward` did."""
+
+    version: int
+    """Of the new rewards: what `trajectory_from_spans(…, reward_version=…)` takes."""
+    rewards: dict[str, float]
+    """The new final rewards, by rollout id."""
+    errors: dict[str, str] = field(default_factory=dict)
+    """Why a rollout could not be rewarded, by its id. Its whole group keeps the rewards it had."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    rollout: Rollout
+    attempt: Attempt
+    spans: Sequence[Span]
+
+    @property
+    def root(self) -> Span | None:
+        return next(filter(is_root, self.spans), None)
+
+
+async def re_reward(
+    store: LightningStore,
+    reward: RewardFunction,
+    *,
+    tasks: Iterable[Task] = (),
+    rollout_id_in: Iterable[str] | None = None,
+    group_id_in: Iterable[str] | None = None,
+    mode: Mode | None = None,
+    require_result: bool = True,
+    concurrency: int = 8,
+) -> NewRewards:
+    """Calls `reward(task, result, trajectory)` on stored rollouts that succeeded; what it says counts now.
+
+    A new final reward is a further span of the rollout's last attempt, one version up. It replaces the final
+    reward for all who read the trajectory (`get_group` included), and the older ones stay readable under
+    their versions; rewards emitted inside the run go on counting. The reward in the attempt's metadata
+    follows. Rollouts that failed stay failed.
+
+    Rollouts are chosen as by `query_rollouts`. `tasks` stand in, by task id, for what the store kept of the
+    tasks. The result is what the run returned, as far as that was small JSON; without it a rollout is an
+    error, or, with `require_result=False`, gets None. A reward function that raises is an error, too. A group
+    in which there is an error keeps the rewards it had, all of them, since credit compares its rollouts.
+    At most `concurrency` reward functions run at once, plain ones in threads.
+
+    Raises:
+        StoreError: somebody else wrote rewards of the same version meanwhile; call it again.
+    """
+    known = {task.task_id: task for task in tasks}
+    stored = [
+        found
+        async for found in _succeeded(store, rollout_id_in=rollout_id_in, group_id_in=group_id_in, mode=mode)
+    ]
+    version = 1 + max((reward_version(span) for each in stored for span in each.spans), default=0)
+    free = asyncio.Semaphore(concurrency)
+
+    async def one(each: _Stored) -> float | str:
+        async with free:
+            try:
+                task = known.get(str(each.rollout.task_id)) or task_of(each.rollout)
+                return await _reward(reward, task, each, require_result)
+            except Exception as error:  # the reward function is the user's code; its failure is data
+                return describe(error)
+
+    outcomes = await asyncio.gather(*map(one, stored))
+    errors = {
+        each.rollout.rollout_id: outcome
+        for each, outcome in zip(stored, outcomes, strict=True)
+        if isinstance(outcome, str)
+    }
+    held_back = {_group(each) for each in stored if each.rollout.rollout_id in errors}
+    rewards: dict[str, float] = {}
+    for each, outcome in zip(stored, outcomes, strict=True):
+        if not isinstance(outcome, str) and _group(each) not in held_back:
+            rewards[each.rollout.rollout_id] = outcome
+    await asyncio.gather(
+        *(
+            _write(store, each, rewards[each.rollout.rollout_id], version)
+            for each in stored
+            if each.rollout.rollout_id in rewards
+        )
+    )
+    return NewRewards(version, rewards, errors)
+
+
+async def _succeeded(store: LightningStore, **filters: Any) -> AsyncIterator[_Stored]:
+    rollouts = await store.query_rollouts(status_in=("succeeded",), **filters)
+    attempts = await store.get_latest_attempts([rollout.rollout_id for rollout in rollouts])
+    for rollout, attempt in zip(rollouts, attempts, strict=True):
+        assert attempt is not None, "what succeeded was attempted"
+        yield _Stored(rollout, attempt, await store.query_spans(rollout.rollout_id, attempt.attempt_id))
+
+
+async def _reward(reward: RewardFunction, task: Task, stored: _Stored, require_result: bool) -> float:
+    root = stored.root
+    kept = {} if root is None else root.attributes
+    if require_result and names.RESULT not in kept:
+        reason = kept.get(names.RESULT_MISSING, "the run was recorded without it")
+        raise InvalidValue(
+            f"the agent's result is not in the store: {reason}; judge by the trajectory, with "
+            "require_result=False"
+        )
+    trajectory = trajectory_of(stored.rollout, stored.attempt, stored.spans)
+    arguments = (task, kept.get(names.RESULT), trajectory)
+    if inspect.iscoroutinefunction(reward):
+        return as_reward(await reward(*arguments))
+    value = await run_in_thread(reward, *arguments)
+    return as_reward(await value if inspect.isawaitable(value) else value)
+
+
+async def _write(store: LightningStore, stored: _Stored, reward: float, version: int) -> None:
+    rollout_id, attempt_id = stored.rollout.rollout_id, stored.attempt.attempt_id
+    root = stored.root
+    now = max((span.end_time for span in stored.spans), default=stored.attempt.start_time)
+    span = Span(
+        rollout_id=rollout_id,
+        attempt_id=attempt_id,
+        sequence_id=await store.get_next_span_sequence_id(rollout_id, attempt_id),
+        trace_id=root.trace_id if root is not None else "0" * 32,
+        # Made from the version, so that two who write the same version at once notice.
+        span_id=blake2b(f"{attempt_id}/{version}".encode(), digest_size=8).hexdigest(),
+        parent_id=root.span_id if root is not None else None,
+        name="reward",
+        start_time=now,
+        end_time=now,
+        attributes={names.KIND: FINAL_REWARD, names.REWARD: reward, names.REWARD_VERSION: version},
+    )
+    if await store.add_span(span) is None:
+        raise StoreError(f"rollout {rollout_id!r} got a reward of version {version} meanwhile; reward again")
+    trajectory = trajectory_of(stored.rollout, stored.attempt, [*stored.spans, span])
+    metadata = {**stored.attempt.metadata, "reward": trajectory.total_reward, "reward_version": version}
+    await store.update_attempt(rollout_id, attempt_id, metadata=metadata)
+
+
+def _group(stored: _Stored) -> str:
+    """What is rewarded as a whole: a group, or a rollout that has none."""
+    return stored.rollout.group_id or f"rollout {stored.rollout.rollout_id}"

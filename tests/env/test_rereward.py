@@ -1,0 +1,192 @@
+"""New rewards for stored rollouts, and what the learner makes of them."""
+
+import pytest
+from scripted_runs import HELLO, Program, say
+
+from raybolt.env.emit import emit_reward
+from raybolt.env.limits import RunLimits
+from raybolt.env.policy import RunEnd
+from raybolt.env.recorded import summary_of, task_metadata
+from raybolt.env.recorder import SpanRecorder
+from raybolt.env.rereward import re_reward
+from raybolt.env.run import AgentRun
+from raybolt.env.run_facts import facts_of
+from raybolt.env.task import Task
+from raybolt.env.trajectory import trajectory_from_spans
+from raybolt.rl.connectors import succeeded_trajectories
+from raybolt.store import InvalidValue, LocalStore, StoreError, names, read_group
+
+TASK = Task("t1", "hello", reference="right", metadata={"level": 3})
+
+
+async def store_run(store, function, *, reward=None, group_id=None):
+    """One run of the agent in the store; its rollout id."""
+    started = await store.start_rollout(
+        TASK.input, task_id="t1", group_id=group_id, mode="train", metadata=task_metadata(TASK)
+    )
+    recorder = SpanRecorder(started.rollout_id, started.attempt.attempt_id)
+    run = AgentRun(Program(function), TASK, recorder=recorder, limits=RunLimits(), reward=reward)
+    while not isinstance(pending := await run.next(), RunEnd):
+        for call in pending:
+            run.answer(call.call_id, say("hi"))
+    status = "failed" if pending.failed else "succeeded"
+    await store.add_many_spans(recorder.drain())
+    await store.update_attempt(
+        started.rollout_id, started.attempt.attempt_id, status=status, metadata=summary_of(run.trajectory)
+    )
+    return started.rollout_id
+
+
+def agent(result, emitted=()):
+    async def run(task, policy):
+        await policy.complete(HELLO)
+        for reward in emitted:
+            emit_reward(reward)
+        return result
+
+    return run
+
+
+async def stored(store, rollout_id, **options):
+    spans = await store.query_spans(rollout_id, "latest")
+    return trajectory_from_spans(spans, rollout_id=rollout_id, attempt_id="x", **options)
+
+
+async def test_the_reward_function_gets_task_result_and_trajectory_as_in_the_run():
+    seen = []
+
+    def judge(task, result, trajectory):
+        seen.append((task, result, [call.reply.content for call in trajectory.calls]))
+        return len(result["text"])
+
+    async with LocalStore(None) as store:
+        rollout_id = await store_run(store, agent({"text": "abc", "n": [1, None]}), reward=lambda *_: 0.0)
+        made = await re_reward(store, judge)
+        assert (made.version, made.rewards, made.errors) == (1, {rollout_id: 3.0}, {})
+        assert seen == [(TASK, {"text": "abc", "n": [1, None]}, ["hi"])]
+
+
+async def test_the_latest_version_counts_and_every_older_one_can_still_be_read():
+    async with LocalStore(None) as store:
+        rollout_id = await store_run(store, agent(0.5, emitted=[0.25]))
+
+        async def later(task, result, trajectory):
+            return trajectory.final_reward * 10
+
+        first, second = await re_reward(store, later), await re_reward(store, later)
+        assert (first.version, second.version) == (1, 2)
+        assert (await stored(store, rollout_id)).total_reward == 50.25
+        assert [(await stored(store, rollout_id, reward_version=v)).final_reward for v in (0, 1, 2)] == [
+            0.5,
+            5.0,
+            50.0,
+        ]
+        assert [reward.version for reward in (await stored(store, rollout_id)).rewards] == [0, 2]
+        with pytest.raises(InvalidValue, match="is 3; the rollout has rewards of versions: 0, 1, 2"):
+            await stored(store, rollout_id, reward_version=3)
+        attempt = await store.get_latest_attempt(rollout_id)
+        assert attempt.status == "succeeded"
+        assert (attempt.metadata["reward"], attempt.metadata["reward_version"]) == (50.25, 2)
+
+
+async def test_a_group_sealed_again_gives_the_learner_new_advantages():
+    from raybolt.rl.connectors import credited_calls
+
+    def advantages(handle):
+        group = [with_tokens(each) for each in succeeded_trajectories(handle.ref)]
+        calls = credited_calls(group, "group_norm", lambda role: "p").get("p", [])
+        return [float(call.advantages[0]) for call in calls]
+
+    async with LocalStore(None) as store:
+        await store.declare_group("g", 2)
+        for result in (1.0, 0.0):
+            await store_run(store, agent(result), group_id="g")
+        (handle,) = await store.take_groups(1)
+        assert advantages(handle) == pytest.approx([1.0, -1.0], abs=1e-5)
+        await re_reward(store, lambda task, result, trajectory: -result)
+        again = await store.get_group("g")
+        assert advantages(again) == pytest.approx([-1.0, 1.0], abs=1e-5)
+        assert advantages(handle) == pytest.approx([1.0, -1.0], abs=1e-5)
+        assert [facts_of(data).reward for data in read_group(again).rollouts] == [-1.0, 0.0]
+
+
+def with_tokens(trajectory):
+    from dataclasses import replace
+
+    import numpy as np
+
+    ids = np.array([7, 8], np.int32)
+    calls = tuple(
+        replace(call, prompt_ids=ids, response_ids=ids, logprobs=np.zeros(2, np.float32))
+        for call in trajectory.calls
+    )
+    return replace(trajectory, calls=calls)
+
+
+async def test_a_group_in_which_one_cannot_be_judged_keeps_all_its_rewards():
+    def judge(task, result, trajectory):
+        return 1 / result
+
+    async with LocalStore(None) as store:
+        bad = [await store_run(store, agent(result), group_id="bad") for result in (2, 0)]
+        good = await store_run(store, agent(4), group_id="good")
+        alone = await store_run(store, agent(8))
+        made = await re_reward(store, judge)
+        assert made.rewards == {good: 0.25, alone: 0.125}
+        assert made.errors == {bad[1]: "ZeroDivisionError: division by zero"}
+        assert [(await stored(store, each)).total_reward for each in bad] == [2.0, 0.0]
+
+
+async def test_a_result_that_is_not_in_the_store_is_an_error_unless_it_is_not_needed():
+    async with LocalStore(None) as store:
+        strange = await store_run(store, agent({"who": {1, 2}}), reward=lambda *_: 1)
+        long = await store_run(store, agent("x" * 70_000), reward=lambda *_: 1)
+        made = await re_reward(store, lambda task, result, trajectory: 2)
+        assert made.rewards == {}
+        assert "holds, a value of type set, which JSON does not give back" in made.errors[strange]
+        assert "its JSON has 70002 characters, more than 64000" in made.errors[long]
+        made = await re_reward(
+            store, lambda task, result, trajectory: 2 + (result is None), require_result=False
+        )
+        assert made.rewards == {strange: 3.0, long: 3.0}
+
+
+async def test_failed_rollouts_and_those_not_chosen_are_left_alone():
+    def fails(task, policy):
+        raise RuntimeError
+
+    async with LocalStore(None) as store:
+        failed = await store_run(store, fails)
+        chosen, other = [await store_run(store, agent(1), group_id=group) for group in "ab"]
+        made = await re_reward(store, lambda *_: 7, group_id_in=["a"])
+        assert made.rewards == {chosen: 7.0}
+        assert (await stored(store, other)).total_reward == 1.0
+        assert (await re_reward(store, lambda *_: 7, rollout_id_in=[failed])).rewards == {}
+
+
+async def test_tasks_stand_in_for_what_the_store_kept_of_them():
+    async with LocalStore(None) as store:
+        await store_run(store, agent(1))
+        made = await re_reward(
+            store, lambda task, *_: task.metadata["level"], tasks=[Task("t1", "", metadata={"level": 9})]
+        )
+        assert list(made.rewards.values()) == [9.0]
+
+
+async def test_two_that_write_the_same_version_at_once_are_told():
+    async with LocalStore(None) as store:
+        await store_run(store, agent(1))
+
+        async def meanwhile(task, result, trajectory):
+            await re_reward(store, lambda *_: 3)
+            return 2
+
+        with pytest.raises(StoreError, match="got a reward of version 1 meanwhile"):
+            await re_reward(store, meanwhile)
+
+
+async def test_the_result_of_a_run_stands_in_its_root_span():
+    async with LocalStore(None) as store:
+        rollout_id = await store_run(store, agent([1, "two"]), reward=lambda *_: 0)
+        (root,) = [span for span in await store.query_spans(rollout_id) if span.parent_id is None]
+    assert root.attributes[names.RESULT] == [1, "two"]
