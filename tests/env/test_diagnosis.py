@@ -226,7 +226,9 @@ async def test_the_span_of_a_failure_is_the_one_in_which_it_happened(tmp_path, c
         await env.astep({})
         await store.add_many_spans(env.spans)
         await store.update_attempt(*ids, status="failed")
-    finding = only(diagnosis_of(tmp_path))
+    diagnosis = diagnosis_of(tmp_path)
+    assert diagnosis.numbers.calls == 0  # it was never answered
+    finding = only(diagnosis)
     assert finding.summary == "1 of 1 runs failed because of the engine: MemoryError: no room"
     assert finding.span.name == "chat writer"
 
@@ -318,6 +320,11 @@ async def test_the_modes_of_a_store_are_looked_at_by_themselves(tmp_path, codec)
     diagnosis = diagnosis_of(tmp_path)
     assert only(diagnosis).fatal  # the demonstrations do not make up for it
     assert diagnosis.numbers.rollouts == {"succeeded": 6, "failed": 6}
+
+
+async def test_what_a_failed_run_emitted_is_no_reward(tmp_path, codec):
+    await record(tmp_path, agents.fails_late, codec)
+    assert diagnosis_of(tmp_path).numbers.reward_mean is None
 
 
 @pytest.mark.parametrize("what", ["folder", "journal"])

@@ -72,6 +72,9 @@ def test_every_call_is_a_step_whoever_makes_it(make_view):
     assert observation in view.observation_space
     assert view.trajectory.total_reward == 1.5
 
+    view.reset(seed=1)
+    assert view.step(action(view))[1] == 0.5  # the next episode's rewards are its own
+
 
 def test_a_reply_ends_at_its_first_end_of_turn_token(make_view):
     view = make_view()
