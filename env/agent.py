@@ -36,5 +36,5 @@ class Agent(Protocol):
         ...
 
     def env(self, model: str = "tiny", **options: Any) -> AgentEnv:
-        """A fresh environment, its observations in the tokens of `model`."""
+        """A fresh environment, its observations in the tokens of `model`, or as the option `codec` says."""
         ...

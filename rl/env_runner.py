@@ -24,7 +24,6 @@ from ray.rllib.utils.metrics import (
     WEIGHTS_SEQ_NO,
 )
 
-from raybolt.env.agent_env import AgentEnv
 from raybolt.env.codec import ChatCodec, codec_for
 from raybolt.rl.engines.transformers import TransformersEngine
 from raybolt.rl.rollouts import RolloutCrew, Speaker
@@ -65,21 +64,11 @@ class AgentEnvRunner(EnvRunner, Checkpointable):
             for policy_id, codec in self._codecs.items()
         }
         return RolloutCrew(
-            make_env=self._make_env,
+            make_env=lambda: config.agent.env(codec=self._codec_of),
             store=config.store,
             speaker_of=self._speaker_of,
             concurrency=config.layout.concurrency,
             worker_id=f"runner-{self.worker_index}",
-        )
-
-    def _make_env(self) -> AgentEnv:
-        agent = self.config.agent
-        return AgentEnv(
-            agent.program(),
-            codec=self._codec_of,
-            reward=agent.reward,
-            limits=agent.limits,
-            trainable=agent.trainable,
         )
 
     def _speaker_of(self, role: str) -> Speaker:
