@@ -22,7 +22,9 @@ def hand_off(llm):
 
 class Streamer(Agent):
     async def run(self, text):
-        return "".join([piece async for piece in self.model.stream(self, [{"role": "user", "content": text}])])
+        return "".join(
+            [piece async for piece in self.model.stream(self, [{"role": "user", "content": text}])]
+        )
 
 
 def streaming(llm):
