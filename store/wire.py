@@ -52,7 +52,7 @@ def decoder(kind: Any, *, strict: bool) -> Decode:
         return _fixed([decoder(each, strict=strict) for each in arguments])
     if origin in (dict, Mapping):
         return _instance(dict, "an object")
-    if is_dataclass(kind):
+    if isinstance(kind, type) and is_dataclass(kind):
         return _record(kind, strict)
     return _PLAIN[kind]
 

@@ -44,7 +44,7 @@ def status_and_error(error: Exception) -> tuple[int, RayboltError] | None:
     if isinstance(error, HttpProblem):
         return error.status, error.error
     if isinstance(error, RayboltError):
-        return _STATUS.get(type(error), 503), error  # type: ignore[arg-type]  # looked up, whatever it is
+        return _STATUS.get(type(error), 503), error
     if isinstance(error, RecursionError):
         return 400, InvalidValue("the request is nested too deeply")
     if isinstance(error, web.HTTPException) and error.status >= 400:
