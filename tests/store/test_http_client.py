@@ -2,6 +2,7 @@
 
 import asyncio
 import pickle
+import shutil
 import socket
 import subprocess
 import sys
@@ -212,6 +213,7 @@ async def test_compression_goes_both_ways(local: LocalStore) -> None:
             assert [rollout.input for rollout in await store.query_rollouts()] == ["a" * 5000]
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
 async def test_tls_with_a_certificate_of_ones_own(local: LocalStore, tmp_path: Path) -> None:
     cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = [
