@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from raybolt.env.agent_env import AgentEnv
     from raybolt.env.demonstrate import demonstrate
     from raybolt.env.emit import emit, emit_exception, emit_message, emit_object, emit_reward, operation
+    from raybolt.env.fork import fork
     from raybolt.env.limits import RunLimits
+    from raybolt.env.replay import replay
+    from raybolt.env.rereward import re_reward
     from raybolt.env.task import Task, load_tasks, write_tasks
     from raybolt.env.trace_data import demonstrations_from_traces
     from raybolt.env.trajectory import Call, Trajectory
@@ -59,8 +62,11 @@ __all__ = [
     "emit_object",
     "emit_reward",
     "external",
+    "fork",
     "load_tasks",
     "operation",
+    "re_reward",
+    "replay",
     "trace",
     "wrap",
     "write_tasks",
@@ -74,7 +80,10 @@ _HOMES = {
     "env.agent_env": ("AgentEnv",),
     "env.demonstrate": ("demonstrate",),
     "env.emit": ("emit", "emit_exception", "emit_message", "emit_object", "emit_reward", "operation"),
+    "env.fork": ("fork",),
     "env.limits": ("RunLimits",),
+    "env.replay": ("replay",),
+    "env.rereward": ("re_reward",),
     "env.task": ("Task", "load_tasks", "write_tasks"),
     "env.trace_data": ("demonstrations_from_traces",),
     "env.trajectory": ("Call", "Trajectory"),

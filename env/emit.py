@@ -18,7 +18,16 @@ from typing import Any, TypeVar, cast, overload
 from raybolt.env.chat import ChatMessage, message_to_dict
 from raybolt.env.context import RunContext, current_run
 from raybolt.env.outside import outside_context
+from raybolt.env.recorded_tools import (
+    ARGUMENTS,
+    OPERATION,
+    RETURNED,
+    ToolAnswer,
+    recorded_answer,
+    recorded_tools,
+)
 from raybolt.env.recorder import OpenSpan, as_attribute, describe, exception_event
+from raybolt.env.results import missing_attribute
 from raybolt.env.rewards import as_reward
 from raybolt.env.trajectory import EMITTED_REWARD
 from raybolt.store import names
@@ -113,7 +122,7 @@ class Operation:
         context = _context(name)
         if context is not None:
             inner = replace(context, role=self._role or context.role)
-            self._span = _begin(inner, name, "operation", self._attributes)
+            self._span = _begin(inner, name, OPERATION, self._attributes)
             self._token = current_run.set(replace(inner, span_id=self._span.span_id))
         return self._span
 
@@ -136,28 +145,40 @@ class Operation:
             if _context(name) is None:
                 return Operation(name, {})
             arguments = signature.bind(*args, **kwargs).arguments
-            return Operation(name, {**self._attributes, "arguments": arguments}, self._role)
+            return Operation(name, {**self._attributes, ARGUMENTS: arguments}, self._role)
 
         if inspect.iscoroutinefunction(function):
 
             @functools.wraps(function)
             async def wrapper(*args: Any, **kwargs: Any) -> Any:
                 with opened(args, kwargs) as span:
-                    return _noted(span, await function(*args, **kwargs))
+                    answer = _recorded(span)
+                    return _noted(span, await function(*args, **kwargs) if answer is None else answer.value)
 
         else:
 
             @functools.wraps(function)
             def wrapper(*args: Any, **kwargs: Any) -> Any:
                 with opened(args, kwargs) as span:
-                    return _noted(span, function(*args, **kwargs))
+                    answer = _recorded(span)
+                    return _noted(span, function(*args, **kwargs) if answer is None else answer.value)
 
         return cast(_Function, wrapper)
 
 
+def _recorded(span: OpenSpan | None) -> ToolAnswer | None:
+    """In a replay, what the function returned then; None to call it."""
+    if span is None or recorded_tools.get() is None:
+        return None
+    answer = recorded_answer(span.name, span.attributes[ARGUMENTS])
+    if answer is not None:
+        answer.repeat_inside(span)
+    return answer
+
+
 def _noted(span: OpenSpan | None, result: Any) -> Any:
     if span is not None:
-        span.attributes["result"] = as_attribute(result)
+        span.attributes |= {RETURNED: as_attribute(result), **missing_attribute(result)}
     return result
 
 

@@ -9,6 +9,7 @@
     ├── TemplateError       the tokenizer's chat template cannot express the conversation
     ├── RoleWithoutPolicy   a role's call reached the policies, and none is for it
     ├── BlockingCall        blocking agent code would stop the event loop its run lives in
+    ├── ReplayDiverged      a replayed agent did something else than in the recorded run
     └── RunOver             a run or environment was used after its end, or before its start
 
 `PolicyAbort` (in `env.policy`) stands apart: it is a `BaseException` that ends an agent from inside.
@@ -45,6 +46,10 @@ class RoleWithoutPolicy(RayboltError):
 
 class BlockingCall(RayboltError):
     """Blocking agent code would stop the event loop its run lives in."""
+
+
+class ReplayDiverged(RayboltError):
+    """A replayed agent did something else than in the recorded run; the message says where and what."""
 
 
 class RunOver(RayboltError):

@@ -13,19 +13,24 @@ MAX_RESULT_CHARS = 64_000
 
 def result_attributes(result: Any) -> dict[str, Any]:
     """The result as an attribute, or why it is none."""
-    reason = why_not_recorded(result)
+    reason = why_not_json(result)
+    if reason is None and (num_chars := len(json.dumps(result))) > MAX_RESULT_CHARS:
+        reason = f"its JSON has {num_chars} characters, more than {MAX_RESULT_CHARS}"
     return {names.RESULT: result} if reason is None else {names.RESULT_MISSING: reason}
 
 
-def why_not_recorded(result: Any) -> str | None:
+def why_not_json(value: Any) -> str | None:
     """Why a value would not come back from its JSON as it is; None if it would."""
-    stranger = _stranger(result)
-    if stranger is not None:
-        return f"it is, or holds, a value of type {stranger}, which JSON does not give back"
-    num_chars = len(json.dumps(result))
-    if num_chars > MAX_RESULT_CHARS:
-        return f"its JSON has {num_chars} characters, more than {MAX_RESULT_CHARS}"
-    return None
+    stranger = _stranger(value)
+    if stranger is None:
+        return None
+    return f"it is, or holds, a value of type {stranger}, which JSON does not give back"
+
+
+def missing_attribute(value: Any) -> dict[str, str]:
+    """What the span of a tool says beside a result that would not come back as it is; else nothing."""
+    reason = why_not_json(value)
+    return {} if reason is None else {names.RESULT_MISSING: reason}
 
 
 def _stranger(value: Any) -> str | None:

@@ -78,6 +78,18 @@ class RunStepper:
         for prompt, completion, known in answers:
             self._give(prompt, completion, known)
 
+    def recall(self, call: PendingCall, completion: Completion, known: Mapping[str, Any]) -> None:
+        """Answers a call, shown or not, as an earlier run's was; its tokens are remembered as sampled here.
+
+        `known` is added to the call's span. Raises RunOver if the call is not pending.
+        """
+        if completion.prompt_ids is not None and completion.response_ids is not None:
+            tokens = joined(completion.prompt_ids, completion.response_ids)
+            memory = self._memory(codec_of(self._codecs, call.role))
+            memory.remember(call.request, completion.message, tokens)
+        self._prompts.pop(call.call_id, None)
+        self.run.answer(call.call_id, completion, known)
+
     def _give(self, prompt: Prompt, completion: Completion, known: Mapping[str, Any]) -> None:
         if completion.response_ids is not None and completion.prompt_ids is not None:
             tokens = joined(completion.prompt_ids, completion.response_ids)

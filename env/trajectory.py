@@ -146,7 +146,7 @@ def trajectory_from_spans(
         InvalidValue: there is no final reward of this version.
     """
     ordered = sorted(spans, key=lambda span: span.sequence_id)
-    call_spans = [span for span in ordered if _is_answered_call(span)]
+    call_spans = [span for span in ordered if is_answered_call(span)]
     rewards = [_reward(span, call_spans) for span in reward_spans(ordered, reward_version)]
     root = next((span for span in ordered if is_root(span)), None)
     failed = root is not None and root.status == "error"
@@ -193,7 +193,8 @@ def _is_final(span: Span) -> bool:
     return span.attributes.get(names.KIND) == FINAL_REWARD
 
 
-def _is_answered_call(span: Span) -> bool:
+def is_answered_call(span: Span) -> bool:
+    """Whether it is an LLM call that got its answer."""
     return names.CALL_ID in span.attributes and span.status == "ok"
 
 

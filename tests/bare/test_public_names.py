@@ -14,7 +14,7 @@ PUBLIC = """
     AgentEnv Call EvalResult FitResult InvalidValue LightningRL LightningStore LocalStore PolicySpec Progress
     RayStore RayboltError RunLimits SFT Task Trainer Trajectory UnsupportedAgent Upstream WrappedAgent
     __version__ command demonstrate demonstrations_from_traces emit emit_exception emit_message
-    emit_object emit_reward external load_tasks operation trace wrap write_tasks
+    emit_object emit_reward external fork load_tasks operation re_reward replay trace wrap write_tasks
 """
 ROOMS = "adapters benchmarks benchmarks.sql env rl rl.credit rl.engines rl.losses store"
 HEAVY = """

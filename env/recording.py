@@ -1,0 +1,123 @@
+"""The LLM calls of a recorded run, to answer those of a replayed one and to tell where it goes astray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from raybolt.env.chat import ChatMessage, Completion, message_from_dict
+from raybolt.env.memory import message_key
+from raybolt.env.policy import PendingCall
+from raybolt.env.recorded_tools import RecordedTools
+from raybolt.env.task import Task
+from raybolt.env.trajectory import is_answered_call
+from raybolt.store import names
+from raybolt.store.types import Attempt, Rollout, Span
+
+USUAL_CAUSES = (
+    "usual causes: the time or chance in the agent's own code (seed it, or pass it in with the task), a tool "
+    "that ran for real and answered otherwise, calls made at the same time from several threads, code that "
+    "has changed since"
+)
+_ASKED = frozenset({names.OPERATION, names.AGENT_NAME, names.CALL_ID, names.INPUT_MESSAGES})
+"""Attributes of a call's span that are there before its answer."""
+_SHOWN_CHARS = 160
+
+
+@dataclass(frozen=True, eq=False)
+class RecordedCall:
+    """One answered call of the recorded run."""
+
+    index: int
+    """Its place among the trajectory's calls."""
+    span: Span
+
+    @property
+    def role(self) -> str:
+        return str(self.span.attributes[names.AGENT_NAME])
+
+    @property
+    def by_policy(self) -> bool:
+        """Whether the policy answered it, not a model of the agent's own."""
+        return bool(self.span.attributes.get(names.TRAINABLE, True))
+
+    @cached_property
+    def messages(self) -> tuple[ChatMessage, ...]:
+        return tuple(map(message_from_dict, self.span.attributes[names.INPUT_MESSAGES]))
+
+    @property
+    def completion(self) -> Completion:
+        """The answer, with the tokens that were sampled for it."""
+        told = self.span.attributes
+        (reply,) = told[names.OUTPUT_MESSAGES]
+        (finish_reason,) = told[names.FINISH_REASONS]
+        return Completion(
+            message_from_dict(reply),
+            finish_reason,
+            prompt_ids=told.get(names.PROMPT_IDS),
+            response_ids=told.get(names.RESPONSE_IDS),
+            logprobs=told.get(names.LOGPROBS),
+            weights_version=told.get(names.WEIGHTS_VERSION),
+            parse_error=told.get(names.PARSE_ERROR),
+        )
+
+    @property
+    def answer_attributes(self) -> dict[str, Any]:
+        """What the span says of the answer."""
+        return {name: value for name, value in self.span.attributes.items() if name not in _ASKED}
+
+    def is_of(self, call: PendingCall) -> bool:
+        """Whether the call says the same as this one did."""
+        return call.role == self.role and self.first_difference(call) is None
+
+    def first_difference(self, call: PendingCall) -> int | None:
+        """The place of the first message that says something else, or is missing on one side."""
+        then, now = self.messages, call.request.messages
+        for place, (old, new) in enumerate(zip(then, now, strict=False)):
+            if message_key(old) != message_key(new):
+                return place
+        return None if len(then) == len(now) else min(len(then), len(now))
+
+    def difference(self, call: PendingCall) -> str:
+        """What differs, in words."""
+        if call.role != self.role:
+            return f"role {call.role!r} makes it, then it was {self.role!r}"
+        place = self.first_difference(call)
+        assert place is not None, "asked for what differs only"
+        return (
+            f"message {place} differs: then {_shown(self.messages, place)}; now "
+            f"{_shown(call.request.messages, place)}"
+        )
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A recorded run."""
+
+    rollout: Rollout
+    attempt: Attempt
+    task: Task
+    spans: Sequence[Span]
+
+    @cached_property
+    def calls(self) -> tuple[RecordedCall, ...]:
+        """Its answered calls, in the order in which they were made."""
+        ordered = sorted(self.spans, key=lambda span: span.sequence_id)
+        answered = filter(is_answered_call, ordered)
+        return tuple(RecordedCall(index, span) for index, span in enumerate(answered))
+
+    def tools(self, until: int, live: Sequence[str]) -> RecordedTools:
+        """The tools that had ended when call `until` was made."""
+        before = self.calls[until].span.start_time if until < len(self.calls) else float("inf")
+        return RecordedTools(self.spans, before=before, live=live)
+
+
+def _shown(messages: Sequence[ChatMessage], place: int) -> str:
+    if place >= len(messages):
+        return "there was none" if messages else "nothing"
+    message = messages[place]
+    called = "".join(f" {call.name}({call.arguments})" for call in message.tool_calls)
+    text = f"{message.content or ''}{called}"
+    return f"{message.role}: {text[:_SHOWN_CHARS]!r}{'…' if len(text) > _SHOWN_CHARS else ''}"
