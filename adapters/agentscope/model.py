@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 from agentscope.credential import CredentialBase
@@ -180,7 +181,8 @@ def _tell(seen: ObservedCall, response: ChatResponse, model_name: str) -> None:
 async def _as_stream(answer: Response, wanted: bool) -> Response:
     """The answer in the form that the caller expects of its model."""
     if isinstance(answer, ChatResponse):
-        return _one(answer) if wanted else answer
+        # A partial response, as of a stream: what comes whole is not shown to those who watch the text grow.
+        return _one(replace(answer, is_last=False)) if wanted else answer
     if wanted:
         return answer
     async for chunk in answer:

@@ -67,6 +67,24 @@ async def frozen_model(kit: AgentKit, way: Way) -> None:
         _expect_observed(kit, await play(agent, ScriptedPolicy(REPLY)), server)
 
 
+@check("with frozen=, a stream of that model reaches the agent whole, and is recorded", "factory")
+async def frozen_stream(kit: AgentKit, way: Way) -> None:
+    with ModelServer().serving() as server:
+        frozen = kit.own_model(server.url)
+        agent = kit.wrap(kit.streaming(way), trainable=["nobody"], frozen=frozen)
+        ran = await play(agent, ScriptedPolicy("the policy is not asked"))
+    expect_text(kit, ran, "own reply 1")
+    expect_roles(ran)
+    said = [(span.status, span.attributes.get(names.OUTPUT_MESSAGES)) for span in chats(ran)]
+    expect(
+        len(said) == 1 and said[0][0] == "ok" and "own reply 1" in str(said[0][1]),
+        expected="one chat span with the whole reply",
+        seen=said,
+        remedy="pass chunks on as they come, and tell ObservedCall.reply what they add up to",
+    )
+    expect_sound_tree(ran)
+
+
 @check("a built agent's own models answer the roles that are not trainable", "built")
 async def own_models(kit: AgentKit, way: Way) -> None:
     with ModelServer().serving() as server:
@@ -110,4 +128,4 @@ async def outsiders(kit: AgentKit, way: Way) -> None:
         expect_roles(ran, "writer", "critic")
 
 
-FROZEN = (frozen_model, own_models, policy_stands_in, outsiders)
+FROZEN = (frozen_model, frozen_stream, own_models, policy_stands_in, outsiders)

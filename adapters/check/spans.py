@@ -67,16 +67,19 @@ def expect_sound_tree(ran: Ran) -> None:
 
 
 def expect_chats_at_home(ran: Ran) -> None:
-    """The nearest agent around an LLM call, if it is not the whole run, is the one that makes the call."""
+    """Each LLM call stands below the span of the agent that makes it, unless that is the run's own span."""
+    agents = [span for span in ran.spans if span.attributes.get(names.KIND) in AGENT_KINDS]
+    recorded = {span.attributes.get(names.AGENT_NAME) for span in agents}
     for span in chats(ran):
-        around = next((a for a in ancestors(ran, span) if a.attributes.get(names.KIND) in AGENT_KINDS), None)
-        if around is None:
+        role = span.attributes[names.AGENT_NAME]
+        around = next((each for each in ancestors(ran, span) if each in agents), None)
+        if around is None and role not in recorded:
             continue
-        role, home = span.attributes[names.AGENT_NAME], around.attributes.get(names.AGENT_NAME)
+        home = None if around is None else around.attributes.get(names.AGENT_NAME)
         expect(
             home == role,
             expected=f"the call of {role!r} below the span of agent {role!r}",
-            seen=f"below {around.name!r}, the span of {home!r}",
+            seen=[each.name for each in ancestors(ran, span)],
             remedy="enter the agent's span (env.context.entering) where its model is called",
         )
 

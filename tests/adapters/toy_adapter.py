@@ -24,7 +24,7 @@ class PolicyModel(Model):
         return await self.adapter.answer(self.port, self.own and self.own.chat, agent, messages, schema)
 
     async def stream(self, agent, messages):
-        yield (await self.chat(agent, messages))["content"]
+        yield (await self.chat(agent, messages))["content"]  # in one piece, whoever answers
 
 
 class ToyAdapter(Adapter):

@@ -145,6 +145,13 @@ class NamesTheWrongAgent(ToyAdapter):
             yield
 
 
+class EntersNoAgents(ToyAdapter):
+    @contextlib.contextmanager
+    def agent_span(self, agent):
+        self.begin(f"agent {agent.name}", {names.KIND: "agent", names.AGENT_NAME: agent.name}).end()
+        yield
+
+
 class ForgetsHandOvers(ToyAdapter):
     def hand_over(self, source, target):
         """Nothing."""
