@@ -135,7 +135,10 @@ class LightningRLLearner(TorchLearner):
             sum(losses.values()).backward()
         if position.last and position.learns:
             # Only this policy has any: the others' were cleared when its step began, and they stay put.
-            gradients = {ref: param.grad for ref, param in self._params.items() if param.grad is not None}
+            learned = {ref: param for ref, param in self._params.items() if param.grad is not None}
+            norm = torch.nn.utils.clip_grad_norm_(learned.values(), self._plan.grad_clip)
+            self.metrics.log_value((position.policy_id, "grad_norm"), norm.item(), window=1)
+            gradients = {ref: param.grad for ref, param in learned.items()}
             self.apply_gradients(self.postprocess_gradients(gradients))
         return forward_out, losses, {}
 

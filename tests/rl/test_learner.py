@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import numpy as np
+import pytest
+import torch
 from scripted_runs import Program
 
 from raybolt.env.agent_env import AgentEnv
@@ -46,7 +49,7 @@ async def sampled_group(trainable: Any) -> Tables:
         await store.declare_group("group", 2)
         for reward in (0, 1):
             started = await store.start_rollout(reward, group_id="group")
-            rollout_id, attempt_id = started.rollout.rollout_id, started.attempt.attempt_id
+            rollout_id, attempt_id = started.rollout_id, started.attempt.attempt_id
             env = AgentEnv(Program(one_call_each), codec=codec, trainable=trainable)
             prompts, infos = await env.areset(
                 Task("t", reward), rollout_id=rollout_id, attempt_id=attempt_id, group_id="group"
@@ -65,12 +68,24 @@ async def sampled_group(trainable: Any) -> Tables:
         return Tables(episodes=[handle.ref], num_tokens=[handle.num_tokens])
 
 
-def updated(group: Tables) -> tuple[dict[str, Weights], Any]:
+class Watched(LightningRLLearner):
+    """Notes the norm of the gradients that reach its optimizers."""
+
+    norms: ClassVar[list[float]] = []
+
+    def apply_gradients(self, gradients_dict: dict[Any, torch.Tensor]) -> None:
+        self.norms.append(float(torch.nn.utils.get_total_norm(list(gradients_dict.values()))))
+        super().apply_gradients(gradients_dict)
+
+
+def updated(
+    group: Tables, recipe: LightningRL = RECIPE, learner_class: type[LightningRLLearner] = LightningRLLearner
+) -> tuple[dict[str, Weights], Any]:
     """Each policy's weights after one update, and the learner's metrics."""
-    config = LightningRLConfig().lightning(recipe=RECIPE, layout=RunnerLayout(num_runners=1))
-    learner = LightningRLLearner(config=config, module_spec=config.get_multi_rl_module_spec())
+    config = LightningRLConfig().lightning(recipe=recipe, layout=RunnerLayout(num_runners=1))
+    learner = learner_class(config=config, module_spec=config.get_multi_rl_module_spec())
     learner.build()
-    metrics = learner.update(training_data=group, plan=plan_rl(RECIPE, seed=0, fresh_optimizer=True))
+    metrics = learner.update(training_data=group, plan=plan_rl(recipe, seed=0, fresh_optimizer=True))
     return learner.module.get_state(), metrics
 
 
@@ -93,3 +108,13 @@ async def test_a_policys_update_is_the_same_whether_or_not_another_learns_beside
         "writer": 4.0,
         "critic": 4.0,
     }
+
+
+@pytest.mark.parametrize(("grad_clip", "clipped"), [(1e-7, True), (1e6, False)])
+async def test_no_gradient_larger_than_the_recipe_allows_reaches_an_optimizer(grad_clip, clipped) -> None:
+    Watched.norms = []
+    _, numbers = updated(await sampled_group(None), replace(RECIPE, grad_clip=grad_clip), Watched)
+    assert len(Watched.norms) == 4  # two policies, two epochs
+    found = float(numbers["writer"]["grad_norm"].peek())
+    assert found > 1e-7
+    assert (max(Watched.norms) <= grad_clip * 1.001) if clipped else (found in Watched.norms)
