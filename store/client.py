@@ -11,6 +11,7 @@ from typing import Any
 
 from .base import START, Latest, LightningStore
 from .errors import InvalidValue
+from .plain import checked_text, checked_time, checked_whole
 from .query import FilterLogic, SortOrder
 from .rows import pack_span, unpack_span
 from .types import (
@@ -34,7 +35,17 @@ from .types import (
     Worker,
     WorkerStatus,
 )
-from .values import checked_count, checked_mode, json_copy, listed, new_id, object_copy, prepared
+from .values import (
+    checked_config,
+    checked_count,
+    checked_mode,
+    json_copy,
+    listed,
+    new_id,
+    object_copy,
+    optional_text,
+    prepared,
+)
 
 
 class StoreClient(LightningStore):
@@ -74,7 +85,10 @@ class StoreClient(LightningStore):
             rollout_id=rollout_id,
         )
         started: AttemptedRollout = await self._ask(
-            "start_rollout", request=prepared(request), worker_id=worker_id, attempt_id=new_id("at")
+            "start_rollout",
+            request=prepared(request),
+            worker_id=optional_text(worker_id, "worker_id"),
+            attempt_id=new_id("at"),
         )
         return started
 
@@ -82,7 +96,10 @@ class StoreClient(LightningStore):
         self, limit: int = 1, *, worker_id: str | None = None
     ) -> list[AttemptedRollout]:
         taken: list[AttemptedRollout] = await self._ask(
-            "dequeue", limit=checked_count(limit, "limit"), worker_id=worker_id, claim=uuid.uuid4().hex
+            "dequeue",
+            limit=checked_count(limit, "limit"),
+            worker_id=optional_text(worker_id, "worker_id"),
+            claim=uuid.uuid4().hex,
         )
         return taken
 
@@ -103,7 +120,7 @@ class StoreClient(LightningStore):
             mode=mode if mode is UNSET else checked_mode(mode),
             resources_id=resources_id,
             status=status,
-            config=config,
+            config=config if config is UNSET else checked_config(config),
             metadata=metadata if metadata is UNSET else object_copy(metadata, "metadata"),
         )
         return rollout
@@ -163,7 +180,10 @@ class StoreClient(LightningStore):
 
     async def start_attempt(self, rollout_id: str, worker_id: str | None = None) -> AttemptedRollout:
         started: AttemptedRollout = await self._ask(
-            "start_attempt", rollout_id=rollout_id, worker_id=worker_id, attempt_id=new_id("at")
+            "start_attempt",
+            rollout_id=rollout_id,
+            worker_id=optional_text(worker_id, "worker_id"),
+            attempt_id=new_id("at"),
         )
         return started
 
@@ -176,13 +196,14 @@ class StoreClient(LightningStore):
         last_heartbeat_time: float | Unset = UNSET,
         metadata: Mapping[str, Json] | Unset = UNSET,
     ) -> Attempt:
+        heard = last_heartbeat_time
         attempt: Attempt = await self._ask(
             "update_attempt",
             rollout_id=rollout_id,
             attempt_id=attempt_id,
             status=status,
-            worker_id=worker_id,
-            last_heartbeat_time=last_heartbeat_time,
+            worker_id=worker_id if worker_id is UNSET else optional_text(worker_id, "worker_id"),
+            last_heartbeat_time=heard if heard is UNSET else checked_time(heard, "last_heartbeat_time"),
             metadata=metadata if metadata is UNSET else object_copy(metadata, "metadata"),
         )
         return attempt
@@ -268,7 +289,10 @@ class StoreClient(LightningStore):
 
     async def declare_group(self, group_id: str, num_rollouts: int, *, task_id: str | None = None) -> Group:
         group: Group = await self._ask(
-            "declare_group", group_id=group_id, num_rollouts=num_rollouts, task_id=task_id
+            "declare_group",
+            group_id=checked_text(group_id, "group_id"),
+            num_rollouts=checked_whole(num_rollouts, "num_rollouts"),
+            task_id=optional_text(task_id, "task_id"),
         )
         return group
 
@@ -321,7 +345,7 @@ class StoreClient(LightningStore):
         update: ResourcesUpdate = await self._ask(
             "add_resources",
             resources=object_copy(resources, "resources"),
-            resources_id=resources_id or new_id("rs"),
+            resources_id=new_id("rs") if resources_id is None else checked_text(resources_id, "resources_id"),
         )
         return update
 
@@ -370,7 +394,9 @@ class StoreClient(LightningStore):
         stats = heartbeat_stats
         if stats is not UNSET:
             stats = object_copy(stats, "heartbeat_stats")
-        worker: Worker = await self._ask("update_worker", worker_id=worker_id, heartbeat_stats=stats)
+        worker: Worker = await self._ask(
+            "update_worker", worker_id=checked_text(worker_id, "worker_id"), heartbeat_stats=stats
+        )
         return worker
 
     async def query_workers(

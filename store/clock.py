@@ -24,7 +24,7 @@ class Ticker:
     """
 
     def __init__(self, tick: Callable[[], None], clock: Callable[[], float]) -> None:
-        self._tick: Any = weakref.WeakMethod(tick)  # type: ignore[arg-type]  # always a bound method
+        self._tick: Any = weakref.WeakMethod(tick)
         self._clock = clock
         self._condition = threading.Condition()
         self._when: float | None = None

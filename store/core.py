@@ -17,6 +17,7 @@ from .queue import RolloutQueue
 from .record import Recorder, Snapshot
 from .resources import ResourcesBook
 from .rules import (
+    IN_FLIGHT,
     check_attempt_status,
     check_new_status,
     deadline,
@@ -126,10 +127,14 @@ class LightningCore:
         status: RolloutStatus | Unset,
         config: RolloutConfig | Unset,
         metadata: Mapping[str, Json] | Unset,
+        resolved: bool = False,
     ) -> Rollout:
+        """Sets what is given; ``resolved`` says that another shard, which keeps the resources, knows them."""
         entry = self.entries.get(rollout_id)
         if status is not UNSET:
             check_new_status(entry.rollout, status)
+        if resources_id is not UNSET and not resolved:
+            self.resources.check_known(resources_id)
         changes = given(input=input, mode=mode, resources_id=resources_id, config=config, metadata=metadata)
         if changes:
             entry.rollout = replace(entry.rollout, **changes)
@@ -163,7 +168,7 @@ class LightningCore:
                 raise InvalidTransition(
                     f"rollout {entry.rollout.rollout_id!r} is {entry.rollout.status}"
                     + (f" in group {entry.rollout.group_id!r}" if entry.rollout.group_id else "")
-                    + "; cancel it, or have its group taken, before you delete it"
+                    + "; cancel it, or have its group taken and acknowledged, before you delete it"
                 )
         return entries
 
@@ -244,12 +249,15 @@ class LightningCore:
         """
         lost: dict[str, list[str]] = {"requeued": [], "failed": []}
         for entry in self.entries:
-            attempt = entry.latest
-            if entry.rollout.status not in ("preparing", "running") or attempt is None:
-                continue
-            self._give_up(entry, attempt, "unresponsive", {"lost": reason})
-            outcome = "failed" if entry.rollout.status == "failed" else "requeued"
-            lost[outcome].append(entry.rollout.rollout_id)
+            in_flight = [one for one in entry.attempts.values() if one.status in IN_FLIGHT]
+            before = entry.rollout.status
+            for attempt in in_flight:
+                given_up = self._give_up(attempt, "unresponsive", {"lost": reason})
+                if before not in _QUEUED:  # otherwise somebody wants another attempt anyway
+                    self._follow(entry, given_up)
+            if before in ("preparing", "running") and entry.rollout.status != before:
+                outcome = "failed" if entry.rollout.status == "failed" else "requeued"
+                lost[outcome].append(entry.rollout.rollout_id)
         return lost
 
     def expire(self) -> None:
@@ -260,7 +268,8 @@ class LightningCore:
             assert entry is not None, "deadlines of deleted attempts never come"
             attempt = entry.attempts[attempt_id]
             status, reason = overdue_reason(attempt, entry.rollout.config, now)
-            self._give_up(entry, attempt, status, {"error": reason, "origin": "limit"})
+            given_up = self._give_up(attempt, status, {"error": reason, "origin": "limit"})
+            self._follow(entry, given_up)
         self.groups.end_leases(now)
 
     def next_deadline(self) -> float | None:
@@ -295,17 +304,18 @@ class LightningCore:
         """Returns the rollouts that exist already; raises InvalidValue if one contradicts its request."""
         repeated: dict[str, Rollout] = {}
         added: Counter[str] = Counter()
-        new_ids: set[str] = set()
+        named_ids: set[str] = set()
         for request in requests:
             rollout_id = named(request)
             known = self.rollout(rollout_id)
-            if known is None and rollout_id not in new_ids:
-                new_ids.add(rollout_id)
+            repeats = rollout_id in named_ids
+            named_ids.add(rollout_id)
+            if known is None and not repeats:
                 if not resolved:
                     self.resources.check_known(request.resources_id)
                 if request.group_id is not None:
                     added[request.group_id] += 1
-            elif known is None or differs(request, known):
+            elif known is None or repeats or differs(request, known):
                 raise InvalidValue(f"rollout_id {rollout_id!r} is taken; give another, or none")
             else:
                 repeated[rollout_id] = known
@@ -317,18 +327,16 @@ class LightningCore:
         if attempt is entry.latest and not entry.rollout.ended:
             self._move(entry, status_after(attempt, entry.rollout.config, num_attempts=len(entry.attempts)))
 
-    def _give_up(
-        self, entry: Entry, attempt: Attempt, status: AttemptStatus, notes: Mapping[str, Json]
-    ) -> None:
+    def _give_up(self, attempt: Attempt, status: AttemptStatus, notes: Mapping[str, Json]) -> Attempt:
         end_time = self._clock() if status in ENDED_ATTEMPT else None
         metadata = {**attempt.metadata, **notes}
         attempt = replace(attempt, status=status, end_time=end_time, metadata=metadata)
         self._keep_attempt(attempt)
-        self._follow(entry, attempt)
+        return attempt
 
     def _due_at(self, attempt_id: str) -> float | None:
         entry = self.entries.owner(attempt_id)
-        return entry and deadline(entry.attempts[attempt_id], entry.rollout.config)
+        return None if entry is None else deadline(entry.attempts[attempt_id], entry.rollout.config)
 
     def _is_done_with(self, rollout: Rollout) -> bool:
         """Whether it has ended and no group still wants it."""
@@ -337,7 +345,7 @@ class LightningCore:
         if rollout.group_id is None:
             return True
         group = self.groups.get(rollout.group_id)
-        return group.num_rollouts is None or group.status == "taken"
+        return group.num_rollouts is None or (group.status == "taken" and group.lease_end is None)
 
     # Changes, each of which is recorded
 
@@ -396,6 +404,8 @@ class LightningCore:
         rollout_id = entry.rollout.rollout_id
         self.entries.remove(entry)
         self._record.rollout_deleted(rollout_id)
+        for attempt in entry.attempts.values():
+            self.workers.forget(attempt, self._clock())
         self.groups.forget(entry.rollout)
         self._watch.on_delete(rollout_id, list(entry.attempts))
         self.feed.add("deleted", rollout_id=rollout_id)
@@ -411,7 +421,8 @@ class LightningCore:
             # Heartbeats are not journalled, and a clock may have been set back since.
             attempt = replace(attempt, start_time=min(attempt.start_time, now), last_heartbeat_time=now)
             self.entries.put_attempt(attempt)
-            self.workers.follow(None, attempt, now)
+            if attempt.status in IN_FLIGHT:
+                self.workers.follow(None, attempt, now)
             self.deadlines.note(attempt.attempt_id)
         self._queue.restore(
             (position, rollout.rollout_id, rollout.start_time)

@@ -80,7 +80,7 @@ class EntryBook:
     def attempted(self, attempt_id: str) -> AttemptedRollout | None:
         """The attempt with its rollout, if there is one with this id."""
         entry = self.owner(attempt_id)
-        return entry and AttemptedRollout.of(entry.rollout, entry.attempts[attempt_id])
+        return None if entry is None else AttemptedRollout.of(entry.rollout, entry.attempts[attempt_id])
 
     def candidates(
         self, groups: GroupBook, rollout_id_in: Iterable[str] | None, group_id_in: Iterable[str] | None

@@ -44,8 +44,9 @@ class GroupBook:
         """Starts from what a journal holds."""
         for group in groups:
             self._entries[group.group_id] = _Entry(group)
-            self._index(group)
             self.leases.note(group.group_id)
+        for entry in sorted(self._entries.values(), key=lambda entry: entry.group.complete_time or 0.0):
+            self._index(entry.group)
         for rollout in rollouts:
             if rollout.group_id is not None:
                 self._entries[rollout.group_id].rollout_ids[rollout.rollout_id] = None
@@ -74,10 +75,11 @@ class GroupBook:
             entry = self._entries.get(group_id)
             if entry is None or entry.group.num_rollouts is None:
                 continue
-            if len(entry.rollout_ids) + num_new > entry.group.num_rollouts:
+            num_known = max(len(entry.rollout_ids), entry.group.num_ended)  # some may have been deleted
+            if num_known + num_new > entry.group.num_rollouts:
                 raise InvalidValue(
                     f"group {group_id!r} was declared with {entry.group.num_rollouts} rollouts and has "
-                    f"{len(entry.rollout_ids)}; {num_new} more do not fit"
+                    f"{num_known}; {num_new} more do not fit"
                 )
 
     def add_member(self, rollout: Rollout) -> None:
@@ -137,10 +139,15 @@ class GroupBook:
             self.leases.note(group.group_id)
 
     def acknowledge(self, group_ids: Iterable[str]) -> None:
-        """Ends the leases of taken groups: they stay taken.
+        """Ends the leases of taken groups: they stay taken. Raises what ``check_taken`` raises."""
+        for entry in self._checked_taken(group_ids):
+            self._keep(entry, lease_end=None)
 
-        Raises InvalidTransition, before anything is changed, for a group that is not taken (any more).
-        """
+    def check_taken(self, group_ids: Iterable[str]) -> None:
+        """Raises InvalidTransition for a group that is not taken (any more), UnknownGroup for none."""
+        self._checked_taken(group_ids)
+
+    def _checked_taken(self, group_ids: Iterable[str]) -> list[_Entry]:
         entries = [self._entry(group_id) for group_id in group_ids]
         for entry in entries:
             if entry.group.status != "taken":
@@ -148,8 +155,7 @@ class GroupBook:
                     f"group {entry.group.group_id!r} is {entry.group.status}, not taken: its lease has "
                     "ended, and others may take it; ask for longer leases"
                 )
-        for entry in entries:
-            self._keep(entry, lease_end=None)
+        return entries
 
     def end_leases(self, now: float) -> None:
         """Makes the groups complete again whose leases have ended."""
@@ -162,6 +168,12 @@ class GroupBook:
             return
         entry = self._entries[rollout.group_id]
         del entry.rollout_ids[rollout.rollout_id]
+        if entry.rollout_ids and entry.group.num_rollouts is None:
+            self._keep(
+                entry,
+                num_ended=entry.group.num_ended - 1,
+                num_succeeded=entry.group.num_succeeded - (rollout.status == "succeeded"),
+            )
         if not entry.rollout_ids:
             del self._entries[rollout.group_id]
             self._complete.pop(rollout.group_id, None)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from .core import LightningCore
+from .errors import InvalidValue
 from .query import chosen, contains, equals, is_in, page
 from .rows import SpanRow
 from .spans import SpanBook
@@ -70,6 +71,8 @@ class Reader:
             equals("name", name),
             contains("name", name_contains),
         ]
+        if paging["sort_by"] in ("attributes", "events"):  # which only in a row are texts
+            raise InvalidValue(f"sort_by is {paging['sort_by']!r}, which is neither a number nor a text")
         rows = self._spans.rows(rollout_id, attempt_id)
         return page(chosen(rows, tests, filter_logic), Span, **paging)  # type: ignore[arg-type]  # same fields
 

@@ -49,6 +49,7 @@ class ShardRouter:
             "enqueue": self._enqueue,
             "start_rollout": self._start_rollout,
             "dequeue": self._dequeue,
+            "update_rollout": self._update_rollout,
             "rollout": self._rollout,
             "rollouts": self._rollouts,
             "wait_for_rollouts": self._wait_for_rollouts,
@@ -85,7 +86,7 @@ class ShardRouter:
     # Where things are
 
     def _shard_of(self, key: str) -> int:
-        return crc32(key.encode()) % len(self._shards)
+        return crc32(key.encode("utf-8", "surrogatepass")) % len(self._shards)
 
     def _remember(self, rollouts: Iterable[Rollout]) -> None:
         for rollout in rollouts:
@@ -201,8 +202,19 @@ class ShardRouter:
             taken += _in_order([shard for _, shard in waiting], answers)
             if len(taken) >= limit or len(waiting) <= sum(shares.values()):
                 break
+        if worker_id is not None and not taken:  # it asked, if in vain
+            await self._shards[0]("dequeue", {"limit": 0, "worker_id": worker_id, "claim": claim})
         self._remember(taken)
         return taken
+
+    async def _update_rollout(self, rollout_id: str, **changes: Any) -> Rollout:
+        shard = await self._find(rollout_id)
+        if isinstance(changes["resources_id"], str):
+            await self._shards[0]("check_resources", {"resources_id": changes["resources_id"]})
+        updated: Rollout = await self._shards[shard](
+            "update_rollout", {"rollout_id": rollout_id, **changes, "resolved": True}
+        )
+        return updated
 
     async def _rollout(self, rollout_id: str) -> Rollout | None:
         if rollout_id in self._home:
@@ -295,29 +307,34 @@ class ShardRouter:
     async def _take_groups(
         self, limit: int, group_id_in: list[str] | None, claim: str, lease_seconds: float | None
     ) -> list[GroupHandle]:
-        ready = await self._ask_all("complete_groups", {"limit": limit, "group_id_in": group_id_in})
-        groups: list[Group] = sorted(
-            (g for part in ready for g in part), key=lambda g: g.complete_time or 0.0
-        )
-        chosen = [group.group_id for group in groups[:limit]]
-        answers = await self._ask_some(
-            "take_groups",
-            {
-                shard: {
-                    "limit": len(part),
-                    "group_id_in": part,
-                    "claim": claim,
-                    "lease_seconds": lease_seconds,
-                }
-                for shard, part in self._groups_by_shard(chosen).items()
-            },
-        )
-        handles = {handle.group_id: handle for part in answers.values() for handle in part}
-        return [handles[group_id] for group_id in chosen if group_id in handles]
+        """Takes those that were complete first on all shards, though others take from them meanwhile."""
+        taken: list[GroupHandle] = []
+        turn = 0
+        while len(taken) < limit:
+            query = {"limit": limit - len(taken), "group_id_in": group_id_in}
+            ready = [group for part in await self._ask_all("complete_groups", query) for group in part]
+            if not ready:
+                break
+            ready.sort(key=lambda group: group.complete_time or 0.0)
+            chosen = [group.group_id for group in ready[: limit - len(taken)]]
+            shared = {"claim": f"{claim}-{turn}", "lease_seconds": lease_seconds}
+            answers = await self._ask_some(
+                "take_groups",
+                {
+                    shard: {"limit": len(part), "group_id_in": part, **shared}
+                    for shard, part in self._groups_by_shard(chosen).items()
+                },
+            )
+            handles = {handle.group_id: handle for part in answers.values() for handle in part}
+            taken += [handles[group_id] for group_id in chosen if group_id in handles]
+            turn += 1
+        return taken
 
     async def _acknowledge_groups(self, group_ids: list[str]) -> None:
-        parts = self._groups_by_shard(group_ids)
-        await self._ask_some("acknowledge_groups", {s: {"group_ids": part} for s, part in parts.items()})
+        parts = {s: {"group_ids": part} for s, part in self._groups_by_shard(group_ids).items()}
+        if len(parts) > 1:
+            await self._ask_some("check_taken", parts)
+        await self._ask_some("acknowledge_groups", parts)
 
     def _groups_by_shard(self, group_ids: Iterable[str]) -> dict[int, list[str]]:
         parts: dict[int, list[str]] = {}
@@ -353,10 +370,12 @@ class ShardRouter:
                 asyncio.ensure_future(self._shards[shard]("changes", question))
                 for shard, question in questions(timeout).items()
             ]
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:  # also if the caller gives up
+                for wait in waits:
+                    wait.cancel()
+                await asyncio.gather(*waits, return_exceptions=True)
             answers = await self._ask_some("changes", questions(0))
         return merged_changes(cursors, answers, limit)
 

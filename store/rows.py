@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidValue
+from .plain import check_span
 from .types import ARRAY_DTYPES, Json, Span, SpanEvent, SpanStatus
 
 
@@ -40,7 +41,8 @@ class SpanRow(NamedTuple):
 
 
 def pack_span(span: Span) -> SpanRow:
-    """Returns the span as a row; raises InvalidValue for an attribute that cannot be stored."""
+    """Returns the span as a row; raises InvalidValue for a field or attribute that cannot be stored."""
+    check_span(span)
     plain: dict[str, Json] = {}
     layout: list[tuple[str, str, int]] = []
     parts: list[bytes] = []

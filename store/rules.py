@@ -14,7 +14,7 @@ from .types import (
     RolloutStatus,
 )
 
-_IN_FLIGHT: frozenset[AttemptStatus] = frozenset({"preparing", "running"})
+IN_FLIGHT: frozenset[AttemptStatus] = frozenset({"preparing", "running"})
 
 
 def check_new_status(rollout: Rollout, status: RolloutStatus) -> None:
@@ -43,7 +43,7 @@ def status_after(attempt: Attempt, config: RolloutConfig, *, num_attempts: int) 
 
 def deadline(attempt: Attempt, config: RolloutConfig) -> float | None:
     """When the attempt is given up unless something is heard; None for never."""
-    if attempt.status not in _IN_FLIGHT:
+    if attempt.status not in IN_FLIGHT:
         return None
     times = (_timeout_at(attempt, config), _silent_at(attempt, config))
     return min((time for time in times if time is not None), default=None)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Sequence
 
 from .core import LightningCore
+from .entries import Entry
+from .errors import UnknownAttempt
 from .record import Recorder
 from .rows import SpanRow
 from .span_cache import SpanCache
@@ -24,9 +26,7 @@ class SpanBook:
 
     def add(self, rows: Sequence[SpanRow]) -> list[int]:
         """Adds the rows; returns the indices of those that their attempts had already."""
-        touched = {
-            row.attempt_id: self._core.entries.get_attempt(row.rollout_id, row.attempt_id) for row in rows
-        }
+        touched = {row.attempt_id: self._owner(row.rollout_id, row.attempt_id) for row in rows}
         new: dict[str, list[SpanRow]] = {}
         repeated = []
         for index, row in enumerate(rows):
@@ -52,7 +52,7 @@ class SpanBook:
     def check(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Raises UnknownRollout or UnknownAttempt unless every (rollout id, attempt id) is known."""
         for rollout_id, attempt_id in pairs:
-            self._core.entries.get_attempt(rollout_id, attempt_id)
+            self._owner(rollout_id, attempt_id)
 
     def rows(self, rollout_id: str, attempt_id: str | None) -> list[SpanRow]:
         """Returns the rows of one attempt or, for None, of all, by attempt and sequence id."""
@@ -89,6 +89,15 @@ class SpanBook:
         for attempt_id in attempt_ids:
             self._last_sequence_id.pop(attempt_id, None)
         self.num_spans -= num_spans
+
+    def _owner(self, rollout_id: str, attempt_id: str) -> tuple[Entry, Attempt]:
+        """Whose spans these are; a span says so itself, so that "latest" would be another one tomorrow."""
+        entry, attempt = self._core.entries.get_attempt(rollout_id, attempt_id)
+        if attempt.attempt_id != attempt_id:
+            raise UnknownAttempt(
+                f"a span of {rollout_id!r} has the attempt {attempt_id!r}; give the attempt's id"
+            )
+        return entry, attempt
 
     def _next(self, rollout_id: str, attempt_id: str) -> int:
         last = self._last_sequence_id.get(attempt_id)

@@ -165,7 +165,7 @@ class Worker:
     last_idle_time: float | None = None
     """When the last of its attempts ended."""
     current_rollout_id: str | None = None
-    """Of the attempt in flight that it started last."""
+    """Of an attempt in flight: the one that it started last, as far as one shard can tell."""
     current_attempt_id: str | None = None
 
 

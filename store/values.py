@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any, get_args
 
 from .errors import InvalidValue
+from .plain import checked_text
 from .rows import dump_json
-from .types import EnqueueRolloutRequest, Json, Mode
+from .types import EnqueueRolloutRequest, Json, Mode, RolloutConfig
 
 
 def new_id(prefix: str) -> str:
@@ -18,12 +19,15 @@ def new_id(prefix: str) -> str:
 
 def prepared(request: EnqueueRolloutRequest) -> EnqueueRolloutRequest:
     """Returns the request with an id, and with JSON that the caller can no longer change."""
+    for field in ("rollout_id", "task_id", "group_id"):
+        optional_text(getattr(request, field), field)
     return replace(
         request,
         rollout_id=request.rollout_id or new_id("ro"),
         input=json_copy(request.input, "input"),
         mode=checked_mode(request.mode),
-        metadata=object_copy(request.metadata, "metadata") if request.metadata else {},
+        config=None if request.config is None else checked_config(request.config),
+        metadata=object_copy(request.metadata, "metadata"),
     )
 
 
@@ -32,8 +36,12 @@ def json_copy(value: Json, field: str) -> Json:
     return json.loads(dump_json(value, field))
 
 
-def object_copy(value: Mapping[str, Json], field: str) -> dict[str, Json]:
-    """Returns a copy of a JSON object, likewise."""
+def object_copy(value: Mapping[str, Json] | None, field: str) -> dict[str, Json]:
+    """Returns a copy of a JSON object, likewise; an empty one for None."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise InvalidValue(f"{field} is {value!r}; give a dict, whose values are JSON")
     copy: dict[str, Json] = json_copy(dict(value), field)
     return copy
 
@@ -43,6 +51,18 @@ def checked_mode(mode: Mode | None) -> Mode | None:
     if mode is not None and mode not in get_args(Mode):
         raise InvalidValue(f"mode is {mode!r}; give one of {', '.join(get_args(Mode))}, or None")
     return mode
+
+
+def optional_text(value: str | None, field: str) -> str | None:
+    """Returns an id or None; InvalidValue for what is no text, empty, or no valid Unicode."""
+    return None if value is None else checked_text(value, field)
+
+
+def checked_config(config: RolloutConfig) -> RolloutConfig:
+    """Returns the config; InvalidValue for what is none."""
+    if not isinstance(config, RolloutConfig):
+        raise InvalidValue(f"config is {config!r}; give a RolloutConfig")
+    return config
 
 
 def checked_count(value: int, field: str) -> int:

@@ -57,6 +57,8 @@ class WorkerBook:
 
     def follow(self, before: Attempt | None, attempt: Attempt, now: float) -> None:
         """Derives the worker's state from what became of one of its attempts."""
+        if before is not None and (before.worker_id, before.status) == (attempt.worker_id, attempt.status):
+            return  # something else changed, which says nothing of the worker
         if before is not None and before.worker_id not in (None, attempt.worker_id):
             self._release(str(before.worker_id), attempt.attempt_id, "idle", now)
         if attempt.worker_id is None:
@@ -68,7 +70,13 @@ class WorkerBook:
         elif before is None or before.worker_id != attempt.worker_id or before.status == "unresponsive":
             entry = self._entry(attempt.worker_id)
             entry.in_flight[attempt.attempt_id] = attempt.rollout_id
+            entry.worker = replace(entry.worker, last_busy_time=now)
             self._settle(entry, "busy", now)
+
+    def forget(self, attempt: Attempt, now: float) -> None:
+        """Takes a deleted attempt from the worker that may still be at it."""
+        if attempt.worker_id is not None and attempt.attempt_id in self._entry(attempt.worker_id).in_flight:
+            self._release(attempt.worker_id, attempt.attempt_id, "idle", now)
 
     def _release(self, worker_id: str, attempt_id: str, status: WorkerStatus, now: float) -> None:
         entry = self._entry(worker_id)
@@ -80,9 +88,7 @@ class WorkerBook:
         worker = replace(
             entry.worker, status=status, current_attempt_id=attempt_id, current_rollout_id=rollout_id
         )
-        if status == "busy":
-            worker = replace(worker, last_busy_time=now)
-        elif status == "idle":
+        if status == "idle":
             worker = replace(worker, last_idle_time=now)
         entry.worker = worker
 

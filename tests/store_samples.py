@@ -1,56 +1,5 @@
-"""Small things to put into stores."""
+"""Small things to put into stores: those of the shipped checks."""
 
-from typing import Any
+from raybolt.store.check.samples import fill_group, make_call_span, make_span, run_one
 
-import numpy as np
-
-from raybolt.store import Attempt, AttemptedRollout, LightningStore, Span, names
-
-
-def make_span(attempt: Attempt, sequence_id: int = 1, **attributes: Any) -> Span:
-    """Returns a span of the attempt whose ids follow from the sequence id."""
-    return Span(
-        rollout_id=attempt.rollout_id,
-        attempt_id=attempt.attempt_id,
-        sequence_id=sequence_id,
-        trace_id="trace-1",
-        span_id=f"span-{sequence_id}",
-        name="chat",
-        start_time=10.0,
-        end_time=11.5,
-        attributes=attributes,
-    )
-
-
-def make_call_span(attempt: Attempt, sequence_id: int = 1) -> Span:
-    """Returns the span of an LLM call: 3 prompt tokens, 2 response tokens."""
-    return make_span(
-        attempt,
-        sequence_id,
-        **{
-            names.OPERATION: names.CHAT,
-            names.PROMPT_IDS: np.array([5, 6, 7], np.int32),
-            names.RESPONSE_IDS: np.array([8, 9], np.int32),
-            names.LOGPROBS: np.array([-0.5, -0.25], np.float32),
-            names.WEIGHTS_VERSION: 4,
-        },
-    )
-
-
-async def run_one(
-    store: LightningStore, *, status: str = "succeeded", num_spans: int = 1
-) -> AttemptedRollout:
-    """Dequeues a rollout, records calls and ends its attempt with the status."""
-    taken = await store.dequeue_rollout("worker-1")
-    assert taken is not None
-    await store.add_many_spans([make_call_span(taken.attempt, i + 1) for i in range(num_spans)])
-    await store.update_attempt(taken.rollout_id, taken.attempt.attempt_id, status=status)  # type: ignore[arg-type]
-    return taken
-
-
-async def fill_group(store: LightningStore, group_id: str, *, num_rollouts: int, num_spans: int = 1) -> None:
-    """Declares a group and runs all of its rollouts with success."""
-    await store.declare_group(group_id, num_rollouts, task_id=f"task-of-{group_id}")
-    for index in range(num_rollouts):
-        await store.enqueue_rollout({"n": index}, group_id=group_id, task_id=f"task-of-{group_id}")
-        await run_one(store, num_spans=num_spans)
+__all__ = ["fill_group", "make_call_span", "make_span", "run_one"]

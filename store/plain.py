@@ -1,0 +1,84 @@
+"""Text, numbers and times that files and messages can hold as they are; what they cannot is refused here.
+
+It has to be refused before anything is changed: a value that only the journal finds fault with would leave
+memory ahead of the file.
+"""
+
+from math import isfinite
+from typing import Any
+
+from .errors import InvalidValue
+from .types import Span
+
+_LARGEST = 2**63 - 1  # of SQLite's whole numbers
+_SPAN_STATUSES = ("ok", "error", "unset")
+
+
+def checked_text(value: str, field: str) -> str:
+    """Returns an id or a name; InvalidValue for what is no text, empty, or no valid Unicode."""
+    if not isinstance(value, str) or not value or not _is_unicode(value):
+        raise InvalidValue(f"{field} is {value!r}; give a text that is not empty and valid Unicode")
+    return value
+
+
+def checked_whole(value: int, field: str) -> int:
+    """Returns the number; InvalidValue for what is no whole number below 2**63."""
+    if not isinstance(value, int) or abs(value) > _LARGEST:
+        raise InvalidValue(f"{field} is {value!r}; give a whole number below 2**63")
+    return value
+
+
+def checked_time(value: float, field: str) -> float:
+    """Returns the time; InvalidValue for what is no finite number."""
+    if not isinstance(value, float | int) or not isfinite(value):
+        raise InvalidValue(f"{field} is {value!r}; give seconds since 1970")
+    return value
+
+
+def check_span(span: Span) -> None:
+    """Raises InvalidValue, naming the field, for a span with a plain field that cannot be kept."""
+    if _can_be_kept(span):
+        return
+    for field in ("rollout_id", "attempt_id", "trace_id", "span_id", "name"):
+        checked_text(getattr(span, field), field)
+    for field in ("parent_id", "status_message"):
+        if getattr(span, field):
+            checked_text(getattr(span, field), field)
+    checked_whole(span.sequence_id, "sequence_id")
+    for field in ("start_time", "end_time"):
+        checked_time(getattr(span, field), field)
+    if span.status not in _SPAN_STATUSES:
+        raise InvalidValue(f"status of a span is {span.status!r}; give one of {', '.join(_SPAN_STATUSES)}")
+
+
+def _can_be_kept(span: Span) -> bool:
+    """What `check_span` finds out, in a microsecond; False also for a few that it has nothing against."""
+    texts: tuple[Any, ...] = (
+        span.rollout_id,
+        span.attempt_id,
+        span.trace_id,
+        span.span_id,
+        span.name,
+        "" if span.parent_id is None else span.parent_id,
+        "" if span.status_message is None else span.status_message,
+    )
+    try:
+        return (
+            all(texts[:5])
+            and _is_unicode("".join(texts))
+            and type(span.sequence_id) is int
+            and abs(span.sequence_id) <= _LARGEST
+            and type(span.start_time) is type(span.end_time) is float
+            and isfinite(span.start_time)
+            and isfinite(span.end_time)
+            and span.status in _SPAN_STATUSES
+        )
+    except TypeError:  # one of the texts is none
+        return False
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        return text.isascii() or bool(text.encode())
+    except UnicodeEncodeError:
+        return False
