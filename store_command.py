@@ -47,7 +47,7 @@ def serve(
         ray.init(address="auto", log_to_driver=False)
         served = RayStore.connect(ray_name)
     else:
-        served = LocalStore(path)
+        served = LocalStore(path, keep_in_flight=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, for whoever runs it as a service
     try:
         with start_server(
@@ -55,7 +55,8 @@ def serve(
             max_body_bytes=max_body_mb * 2**20,
         ) as server:  # fmt: skip
             console.out.print(
-                f"serving {path or ray_name} at {server.url}; what it takes is at {server.url}/docs"
+                f"serving {path or ray_name} at {server.url}; what it takes is at {server.url}/docs",
+                soft_wrap=True,
             )
             server.wait()
     except KeyboardInterrupt:

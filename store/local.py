@@ -26,16 +26,22 @@ class LocalStore(StoreClient):
         *,
         cache_bytes: int = CACHE_BYTES,
         retention_seconds: float | None = None,
+        keep_in_flight: bool = False,
     ) -> None:
         """Opens or creates the store; at most ``cache_bytes`` of a folder's spans are held in memory.
 
         With a retention, rollouts that ended longer ago are deleted (see ``prune``), once a minute.
+        Keep what is in flight if those who run it live on when this process ends: clients of a server.
         """
         self._folder = Path(path).resolve() if path is not None else None
         if self._folder is not None:
             check_one_shard(self._folder)
         self._keeper = Keeper(
-            self._folder, publish=_itself, cache_bytes=cache_bytes, retention_seconds=retention_seconds
+            self._folder,
+            publish=_itself,
+            keep_in_flight=keep_in_flight,
+            cache_bytes=cache_bytes,
+            retention_seconds=retention_seconds,
         )
 
     @property
