@@ -22,15 +22,16 @@ QUESTIONS = [
 ]
 
 
-def runs(sql: str) -> bool:
-    """Whether SQLite accepts the query on the schema."""
+def runs(reply: str) -> bool:
+    """Whether SQLite accepts the first line of a reply on the schema."""
+    sql = reply.strip().partition("\n")[0]
     with closing(sqlite3.connect(":memory:")) as connection:
         connection.execute(f"CREATE TABLE {SCHEMA}")
         try:
             connection.execute(sql).fetchall()
         except (sqlite3.Error, sqlite3.Warning):
             return False
-    return bool(sql.strip())
+    return bool(sql)
 
 
 def build_graph(llm):
