@@ -32,7 +32,7 @@ async def answered(
     try:
         async with LocalStore(folder) as store:
             started = await store.start_rollout(task.input, metadata={"command": True, "model": model})
-            rollout_id, attempt_id = started.rollout.rollout_id, started.attempt.attempt_id
+            rollout_id, attempt_id = started.rollout_id, started.attempt.attempt_id
             recorder = SpanRecorder(rollout_id, attempt_id)
             run = AgentRun(program, task, recorder=recorder, limits=_NO_LIMITS, require_reward=False)
             try:

@@ -95,12 +95,11 @@ class RolloutCrew:
         free = self._concurrency - num_running
         return await self._store.dequeue_many_rollouts(free, worker_id=self._worker_id) if free else []
 
-    async def _run(self, taken: AttemptedRollout) -> None:
-        rollout, attempt = taken.rollout, taken.attempt
+    async def _run(self, rollout: AttemptedRollout) -> None:
         sampling = await self._sampling_params(rollout.resources_id)
         env = self._make_env()
         try:
-            await self._play(env, taken, sampling)
+            await self._play(env, rollout, sampling)
             summary = summary_of(env.trajectory)
         # Agents' errors do not come this far: this is a bug of ours, and its rollout's alone. Raised, it
         # would end the process and every rollout in it.
@@ -114,13 +113,13 @@ class RolloutCrew:
         await asyncio.gather(
             self._store.add_many_spans(env.spans),
             self._store.update_attempt(
-                rollout.rollout_id, attempt.attempt_id, status=status, metadata=summary
+                rollout.rollout_id, rollout.attempt.attempt_id, status=status, metadata=summary
             ),
         )
         self.num_finished += 1
 
-    async def _play(self, env: AgentEnv, taken: AttemptedRollout, sampling: SamplingParams) -> None:
-        rollout, attempt = taken.rollout, taken.attempt
+    async def _play(self, env: AgentEnv, rollout: AttemptedRollout, sampling: SamplingParams) -> None:
+        attempt = rollout.attempt
         seed = int(rollout.metadata.get("seed", 0))
         observations, infos = await env.areset(
             task_of(rollout),

@@ -142,10 +142,6 @@ class AttemptedRollout(Rollout):
         """Puts the two together."""
         return cls(**{name: getattr(rollout, name) for name in _ROLLOUT_FIELDS}, attempt=attempt)
 
-    @property
-    def rollout(self) -> Rollout:
-        return self
-
 
 _ROLLOUT_FIELDS = tuple(field.name for field in fields(Rollout))
 

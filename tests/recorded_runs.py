@@ -50,7 +50,7 @@ async def record(
                 taken = await store.start_rollout(
                     f"Say {group}.", task_id=f"t{group}", group_id=f"{mode}-{group}", mode=mode
                 )
-                rollout_id, attempt_id = taken.rollout.rollout_id, taken.attempt.attempt_id
+                rollout_id, attempt_id = taken.rollout_id, taken.attempt.attempt_id
                 env = AgentEnv(Program(function), codec=codec, **options)
                 number = next(numbers)
                 observations, _ = await env.areset(

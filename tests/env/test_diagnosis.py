@@ -219,7 +219,7 @@ async def test_the_span_of_a_failure_is_the_one_in_which_it_happened(tmp_path, c
 
     async with LocalStore(tmp_path) as store:
         taken = await store.start_rollout("x", task_id="t", group_id="g", mode="train")
-        ids = (taken.rollout.rollout_id, taken.attempt.attempt_id)
+        ids = (taken.rollout_id, taken.attempt.attempt_id)
         env = AgentEnv(Program(engine_dies), codec=codec, tasks=agents.TASKS)
         await env.areset(rollout_id=ids[0], attempt_id=ids[1])
         env.fail("writer", MemoryError("no room"))
@@ -335,5 +335,5 @@ async def test_a_store_is_read_while_another_has_it_open_and_is_left_as_it_is(tm
         found = list(read_rollouts(tmp_path if what == "folder" else tmp_path / "journal.db"))
         assert [run.rollout.status for run in found] == ["succeeded"] * 3 + ["preparing"]
         assert [len(run.spans) for run in found] == [4, 4, 4, 0]
-        (attempt,) = await store.query_attempts(taken.rollout.rollout_id)
+        (attempt,) = await store.query_attempts(taken.rollout_id)
         assert attempt.status == "preparing"
