@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import importlib
 import inspect
@@ -27,6 +28,7 @@ from raybolt.adapters.base import UnsupportedAgent, describe
 from raybolt.adapters.capture import FRAMEWORK_LIBRARIES, captured_by
 from raybolt.adapters.evidence import library_roots
 from raybolt.env.context import DEFAULT_ROLE
+from raybolt.env.executor import widen
 from raybolt.env.recorder import SpanRecorder, as_attribute
 from raybolt.env.traced import TracedRun
 from raybolt.store.base import LightningStore
@@ -100,6 +102,9 @@ class Trace:
             blocking(self._report())
 
     async def __aenter__(self) -> TracedRun:
+        loop = asyncio.get_running_loop()
+        if getattr(loop, "_default_executor", None) is None:  # one of the user's own stays
+            widen(loop)  # asyncio's does not hand the context on to blocking tools
         return self._begin(await self._start())
 
     async def __aexit__(

@@ -151,6 +151,17 @@ async def test_async_blocks_at_once_keep_their_calls_apart(server):
     assert active_patches() == []
 
 
+async def test_blocking_code_that_the_agent_puts_into_the_loops_threads_is_traced(server):
+    store = LocalStore(None)
+
+    def tool():
+        raybolt.emit("looked")
+
+    async with raybolt.trace(store) as run:
+        await asyncio.get_running_loop().run_in_executor(None, tool)
+    assert [span.name for span in await store.query_spans(run.rollout_id)] == ["invoke_agent agent", "looked"]
+
+
 async def test_a_plain_block_in_async_code_says_to_write_async_with():
     with pytest.raises(StoreError, match="write `async with raybolt"), raybolt.trace(LocalStore(None)):
         pass
