@@ -126,10 +126,8 @@ class Replay:
         try:
             return await asyncio.wait_for(self.run.next(seen), self.run.limits.max_seconds)
         except TimeoutError:
-            missing = min(self._unused)
-            raise self._divergence(
-                missing, "the agent has not made it, and waits for the answer of a later one"
-            )
+            how = "the agent has not made it, and waits for the answer of a later one"
+            raise self._divergence(min(self._unused), how) from None
 
     def _match(self, call: PendingCall) -> RecordedCall | None:
         for known in self._unused.values():

@@ -15,9 +15,9 @@ from typing import Any
 from autogen_core.models import ChatCompletionClient
 
 from raybolt.adapters.autogen.answers import answer, answer_stream
-from raybolt.adapters.autogen.classes import family, own_methods
 from raybolt.adapters.autogen.model import PolicyClient
 from raybolt.adapters.capture import captured_policy
+from raybolt.adapters.classes import family, own_methods
 from raybolt.adapters.patching import Replace, patched
 
 

@@ -13,12 +13,13 @@ from typing import Any
 from autogen_agentchat.agents import AssistantAgent
 from autogen_core.tools import BaseTool
 
-from raybolt.adapters.autogen.classes import family, own_methods
 from raybolt.adapters.autogen.messages import arguments_of
 from raybolt.adapters.autogen.places import at_work
+from raybolt.adapters.classes import family, own_methods
 from raybolt.adapters.patching import Replace
 from raybolt.adapters.streams import stepped
 from raybolt.env.context import current_run
+from raybolt.env.recorded_tools import recorded_answer
 from raybolt.env.recorder import as_attribute
 from raybolt.store import names
 
@@ -52,6 +53,10 @@ class ToolUse:
         title = f"{names.EXECUTE_TOOL} {name}"
         self._span = around.run.recorder.begin(title, parent_id=around.span_id, attributes=attributes)
         self._context = replace(around, span_id=self._span.span_id)
+        self.answer = recorded_answer(name, attributes[names.TOOL_ARGUMENTS])
+        """What the tool gives in a replay, instead of running; None to run it."""
+        if self.answer is not None:
+            self.answer.repeat_inside(self._span)
         self.tool = tool
         """What runs; None until the tool itself is reached."""
         self.error: Exception | None = None
@@ -67,8 +72,11 @@ class ToolUse:
             current_run.reset(run)
             _use.reset(use)
 
-    def end(self, result: str, *, failed: bool = False) -> None:
-        attributes = {names.TOOL_RESULT: result}
+    def end(self, result: str, *, failed: bool = False, returned: Any = "") -> None:
+        """`returned` is what code got that called the tool itself; an assistant gets the text."""
+        attributes: dict[str, Any] = {names.TOOL_RESULT: result}
+        if not isinstance(returned, str):
+            attributes[names.RESULT_MISSING] = f"it is of type {type(returned).__name__}, not a text"
         if self.error is not None and failed:
             self.fail(self.error, attributes)
         elif failed:
@@ -113,10 +121,13 @@ def _run(original: Callable[..., Any]) -> Callable[..., Any]:
         if current_run.get() is None:
             return await original(self, args, *more, **kwargs)
         use, ours = _used(self, args, kwargs)
-        with _noting(use, ours), use.going_on():
-            value = await original(self, args, *more, **kwargs)
+        if use.answer is not None:
+            value = use.answer.value  # a text, as AutoGen would make of whatever the tool gave
+        else:
+            with _noting(use, ours), use.going_on():
+                value = await original(self, args, *more, **kwargs)
         if ours:
-            use.end(self.return_value_as_string(value))
+            use.end(self.return_value_as_string(value), returned=value)
         return value
 
     return guarded
@@ -135,14 +146,17 @@ async def _run_steps(
     tool: BaseTool[Any, Any], stream: AsyncGenerator[Any], args: Any, kwargs: dict[str, Any]
 ) -> AsyncGenerator[Any]:
     use, ours = _used(tool, args, kwargs)
-    last: Any = None
+    last: Any = None if use.answer is None else use.answer.value
+    if use.answer is not None:
+        await stream.aclose()
+        yield last
     with _noting(use, ours):
         async with aclosing(stepped(stream, use.going_on)) as items:
             async for item in items:
                 last = item
                 yield item
     if ours:
-        use.end(tool.return_value_as_string(last))
+        use.end(tool.return_value_as_string(last), returned=last)
 
 
 def _used(tool: BaseTool[Any, Any], args: Any, kwargs: dict[str, Any]) -> tuple[ToolUse, bool]:

@@ -19,9 +19,9 @@ from autogen_agentchat.messages import HandoffMessage
 from autogen_agentchat.teams import BaseGroupChat
 from autogen_core import ROOT_LOGGER_NAME, CancellationToken
 
-from raybolt.adapters.autogen.classes import family, own_methods
 from raybolt.adapters.autogen.places import Step, begin_step, is_stopped
 from raybolt.adapters.autogen.tools import tool_patches
+from raybolt.adapters.classes import family, own_methods
 from raybolt.adapters.patching import Replace, patched
 from raybolt.env.context import current_run
 from raybolt.env.policy import PolicyAbort

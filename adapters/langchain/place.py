@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from raybolt.env.context import DEFAULT_ROLE, RecordedRun, RunContext
+from raybolt.env.recorded_tools import ToolAnswer
 
 
 class Place(RunContext):
@@ -29,6 +30,7 @@ class Place(RunContext):
             "is_tool": is_tool,
             "handed_to": set(),
             "_left_for": None,
+            "_answer": None,
         }
         for name, value in values.items():
             object.__setattr__(self, name, value)  # past the base, which is frozen
@@ -40,6 +42,7 @@ class Place(RunContext):
     handed_to: set[str]
     """Whom tools have handed over to here, so that the same is not told twice."""
     _left_for: RunContext | None
+    _answer: ToolAnswer | None
 
     @property
     def span_id(self) -> str:
@@ -48,6 +51,16 @@ class Place(RunContext):
     @property
     def role(self) -> str:
         return self.own_role if self._left_for is None else self._left_for.role
+
+    def keep_answer(self, answer: ToolAnswer) -> None:
+        """What the tool here is to give in a replay, instead of running."""
+        object.__setattr__(self, "_answer", answer)
+
+    def take_answer(self) -> ToolAnswer | None:
+        """That answer, once; None to run the tool."""
+        answer = self._answer
+        object.__setattr__(self, "_answer", None)
+        return answer
 
     def leave(self) -> None:
         """From now on this is the place around it."""

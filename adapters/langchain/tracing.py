@@ -13,8 +13,11 @@ from langchain_core.messages import ToolMessage
 from langchain_core.tracers.context import register_configure_hook
 
 from raybolt.adapters.langchain.place import Place
+from raybolt.adapters.langchain.replayed import tools_replayed
 from raybolt.env.context import RunContext, current_run
+from raybolt.env.recorded_tools import recorded_answer
 from raybolt.env.recorder import OpenSpan, as_attribute
+from raybolt.env.results import missing_attribute
 from raybolt.store import names
 
 _tracer: ContextVar[RunTracer | None] = ContextVar("raybolt_langchain_tracer", default=None)
@@ -34,7 +37,8 @@ def traced() -> Iterator[None]:
         return
     token = _tracer.set(RunTracer(context))
     try:
-        yield
+        with tools_replayed():
+            yield
     finally:
         _tracer.reset(token)
 
@@ -75,10 +79,18 @@ class RunTracer(BaseCallbackHandler):
         if tool_call_id:
             attributes[names.TOOL_CALL_ID] = tool_call_id
         self._begin(run_id, f"{names.EXECUTE_TOOL} {name}", attributes, self._present().role, is_tool=True)
+        answer = recorded_answer(name, attributes[names.TOOL_ARGUMENTS])
+        if answer is not None:
+            span, place = self._open[run_id]
+            answer.repeat_inside(span)
+            place.keep_answer(answer)
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         message = output if isinstance(output, ToolMessage) else None
-        result = {names.TOOL_RESULT: as_attribute(output if message is None else message.content)}
+        given = output if message is None else message.content
+        result = {names.TOOL_RESULT: as_attribute(given), **missing_attribute(given)}
+        if message is not None and message.artifact is not None:
+            result[names.RESULT_MISSING] = "it has an artifact beside its content, which is not recorded"
         span, place = self._finish(run_id)
         if span is None or place is None:
             return

@@ -17,6 +17,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any
 
+from agents.run_internal import tool_execution
+from agents.tool import FunctionTool, _FunctionToolInvocationResult
 from agents.tool_context import ToolContext
 from agents.tracing import (
     AgentSpanData,
@@ -32,7 +34,9 @@ from agents.tracing.spans import NoOpSpan, SpanImpl
 
 from raybolt.adapters.patching import Replace, patched
 from raybolt.env.context import RunContext, current_run
+from raybolt.env.recorded_tools import ToolAnswer, recorded_answer, recorded_tools
 from raybolt.env.recorder import OpenSpan, as_attribute
+from raybolt.env.results import missing_attribute
 from raybolt.store import names
 
 _tracer: ContextVar[RunTracer | None] = ContextVar("raybolt_openai_agents_tracer", default=None)
@@ -55,6 +59,7 @@ def traced() -> Iterator[None]:
             patched(NoOpSpan, _SPAN_PATCHES),
             patched(ToolContext, {"__init__": _name_the_call}),
             patched(default_processor(), {"on_trace_start": _rest, "on_span_end": _rest}),
+            patched(tool_execution, _TOOL_PATCHES),
         ):
             yield
     finally:
@@ -135,6 +140,17 @@ class RunTracer:
         else:
             ours.end(attributes=results)
 
+    def answer(self, arguments: str) -> ToolAnswer | None:
+        """In a replay, what the tool whose code is about to run gave then; None to run it."""
+        context = current_run.get()
+        tool = self._tools.get(context.span_id) if context is not None else None
+        if tool is None:
+            return None
+        answer = recorded_answer(tool.attributes[names.TOOL_NAME], _arguments(arguments))
+        if answer is not None:
+            answer.repeat_inside(tool)
+        return answer
+
     def name_call(self, call_id: str) -> None:
         """The tool whose code is about to run answers this call."""
         context = current_run.get()
@@ -171,7 +187,10 @@ def _name_at_end(name: str, data: SpanData) -> str:
 def _results(data: SpanData) -> dict[str, Any]:
     """What is known at the span's end."""
     if isinstance(data, FunctionSpanData):
-        return {names.TOOL_ARGUMENTS: _arguments(data.input), names.TOOL_RESULT: as_attribute(data.output)}
+        known = {names.TOOL_ARGUMENTS: _arguments(data.input), names.TOOL_RESULT: as_attribute(data.output)}
+        if data.output is None:
+            return {**known, names.RESULT_MISSING: "the SDK was told to keep it to itself, or there is none"}
+        return {**known, **missing_attribute(data.output)}
     if isinstance(data, HandoffSpanData):
         return {names.HANDOFF_SOURCE: data.from_agent, names.HANDOFF_TARGET: data.to_agent}
     if isinstance(data, GuardrailSpanData):
@@ -242,4 +261,17 @@ def _rest(original: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
+def _replayed(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    async def guarded(*, function_tool: FunctionTool, context: ToolContext[Any], arguments: str) -> Any:
+        tracer = _tracer.get()
+        answer = tracer.answer(arguments) if tracer is not None and recorded_tools.get() else None
+        if answer is None:
+            return await original(function_tool=function_tool, context=context, arguments=arguments)
+        return _FunctionToolInvocationResult(answer.value)
+
+    return guarded
+
+
+_TOOL_PATCHES: dict[str, Replace] = {"_invoke_function_tool_with_metadata": _replayed}
 _SPAN_PATCHES: dict[str, Replace] = {"start": _start, "finish": _finish, "set_error": _set_error}

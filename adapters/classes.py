@@ -1,4 +1,4 @@
-"""The classes of AutoGen that are patched: a base class and everything derived from it so far."""
+"""The classes of a framework that are patched: a base class and everything derived from it so far."""
 
 from __future__ import annotations
 
