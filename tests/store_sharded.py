@@ -1,0 +1,29 @@
+"""A store of several shards without Ray."""
+
+from typing import Any
+
+from raybolt.store.base import Capabilities
+from raybolt.store.client import StoreClient
+from raybolt.store.keeper import Keeper
+from raybolt.store.router import ShardRouter
+
+
+class ShardedStore(StoreClient):
+    """Several keepers of this process behind one router: what RayStore does, without Ray."""
+
+    def __init__(self, num_shards: int) -> None:
+        self._keepers = [Keeper(None, publish=lambda table: table) for _ in range(num_shards)]
+        self._router = ShardRouter([keeper.ask for keeper in self._keepers])
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            thread_safe=True, async_safe=True, zero_copy=True, otlp_traces=False, durable=False
+        )
+
+    async def _ask(self, operation: str, **arguments: Any) -> Any:
+        return await self._router.ask(operation, arguments)
+
+    async def close(self) -> None:
+        for keeper in self._keepers:
+            keeper.close()
