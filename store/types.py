@@ -69,6 +69,8 @@ class RolloutConfig:
             seconds = getattr(self, name)
             if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
                 raise InvalidValue(f"{name} is {seconds}; give a number above 0, or None for no limit")
+        # A list, as Agent Lightning's users write it, would let the config change, and differ when read back.
+        object.__setattr__(self, "retry_condition", tuple(self.retry_condition))
         for status in self.retry_condition:
             if status not in get_args(AttemptStatus) or status == "succeeded":
                 raise InvalidValue(

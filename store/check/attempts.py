@@ -61,6 +61,15 @@ async def retry_conditions(store: LightningStore) -> None:
         expect((await rollout_of(store, started.rollout_id)).status, expected, f"the rollout after {outcome}")
 
 
+@check("retry_condition may be given as a list, and reads back equal")
+async def listed_conditions(store: LightningStore) -> None:
+    conditions: Any = ["failed", "timeout"]
+    config = RolloutConfig(max_attempts=2, retry_condition=conditions)
+    rollout = await store.enqueue_rollout("x", config=config)
+    expect(rollout.config, RolloutConfig(max_attempts=2, retry_condition=("failed", "timeout")), "the config")
+    expect((await rollout_of(store, rollout.rollout_id)).config, config, "the config, read again")
+
+
 @check("start_attempt takes the rollout off the queue and counts on")
 async def further_attempts(store: LightningStore) -> None:
     rollout = await store.enqueue_rollout("x")
@@ -190,6 +199,7 @@ ATTEMPTS = (
     outcomes,
     retries,
     retry_conditions,
+    listed_conditions,
     further_attempts,
     superseded_attempt,
     ended_attempt,

@@ -39,7 +39,7 @@ _CONFIG = json.dumps(
 
 
 def _write_format_1(folder: Path) -> None:
-    """A folder as the first raybolt left it: a taken group, a complete one, a rollout that waits, resources."""
+    """A folder as the first raybolt left it: a taken group, a complete one, a waiting rollout."""
     connection = sqlite3.connect(folder / "journal.db", isolation_level=None)
     connection.execute("PRAGMA journal_mode = WAL")
     connection.executescript(_FORMAT_1)
