@@ -36,6 +36,7 @@ def serve(
     """
     from raybolt.store import LocalStore, blocking
     from raybolt.store import serve as start_server
+    from raybolt.store.client import StoreClient
 
     if (path is None) == (ray_name is None):
         raise InvalidValue("give either the folder of a store or --ray NAME")
@@ -45,7 +46,7 @@ def serve(
         from raybolt.store import RayStore
 
         ray.init(address="auto", log_to_driver=False)
-        served = RayStore.connect(ray_name)
+        served: StoreClient = RayStore.connect(ray_name)
     else:
         served = LocalStore(path, keep_in_flight=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, for whoever runs it as a service
