@@ -7,7 +7,7 @@ from .errors import StoreError
 from .rows import SpanRow
 
 MAX_BYTES = 8 * 2**20
-"""About how much one request carries, unless a caller adds more at once."""
+"""About how much one request carries; servers refuse bodies that are much larger."""
 
 _Letter = tuple[list[SpanRow], "asyncio.Future[list[int]]"]
 
@@ -41,19 +41,19 @@ class SpanMailbox:
             self._sender = None
 
     def _next(self) -> list[_Letter]:
-        size, count = 0, 0
+        size = count = 0
         for rows, _ in self._waiting:
-            size += sum(200 + len(row.arrays) + len(row.attributes) + len(row.events) for row in rows)
-            count += 1
-            if size > MAX_BYTES:
+            size += sum(map(_num_bytes, rows))
+            if count and size > MAX_BYTES:
                 break
+            count += 1
         letters, self._waiting = self._waiting[:count], self._waiting[count:]
         return letters
 
     async def _send_some(self, letters: list[_Letter]) -> None:
         together = [row for rows, _ in letters for row in rows]
         try:
-            repeated = await self._send(together) if together else []
+            repeated = await self._send_parts(together)
         except Exception as error:
             await self._settle(letters, error)
             return
@@ -65,6 +65,17 @@ class SpanMailbox:
                 future.set_result(own)
             start = end
 
+    async def _send_parts(self, rows: list[SpanRow]) -> list[int]:
+        """Sends what one caller added at once in as many requests as it takes."""
+        repeated: list[int] = []
+        start = size = 0
+        for end, row in enumerate(rows, 1):
+            size += _num_bytes(row)
+            if size > MAX_BYTES or end == len(rows):
+                repeated += [start + index for index in await self._send(rows[start:end])]
+                start, size = end, 0
+        return repeated
+
     async def _settle(self, letters: list[_Letter], error: Exception) -> None:
         """Tells the one caller, or finds out whose rows were refused by asking for each alone."""
         if len(letters) > 1 and type(error) is not StoreError:
@@ -74,3 +85,7 @@ class SpanMailbox:
         for _, future in letters:
             if not future.done():
                 future.set_exception(error)
+
+
+def _num_bytes(row: SpanRow) -> int:
+    return 200 + len(row.arrays) + len(row.attributes) + len(row.events)

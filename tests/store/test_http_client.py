@@ -27,6 +27,7 @@ from raybolt.store import (
     read_group,
     routes,
     serve,
+    span_mailbox,
 )
 
 
@@ -126,6 +127,19 @@ async def test_one_wrong_span_among_those_that_share_a_request_fails_alone(local
             )
     assert isinstance(results[3], UnknownAttempt)
     assert [result is None for result in results] == [False] * 7 + [True]
+
+
+async def test_more_spans_than_one_request_may_carry_travel_in_several(
+    local: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(span_mailbox, "MAX_BYTES", 2000)
+    with served(local, max_body_bytes=5000) as server:
+        async with HttpStore(server.url) as store:
+            started = await store.start_rollout("x")
+            spans = [make_call_span(started.attempt, i) for i in range(1, 51)]
+            assert await store.add_many_spans(spans[20:30]) == spans[20:30]
+            assert await store.add_many_spans(spans) == spans[:20] + spans[30:]
+            assert len(await store.query_spans(started.rollout_id)) == 50
 
 
 async def test_a_group_is_read_from_elsewhere(local: LocalStore) -> None:
@@ -300,3 +314,17 @@ async def test_a_call_that_is_cancelled_leaves_the_store_usable(local: LocalStor
             with pytest.raises(asyncio.CancelledError):
                 await waiting
             assert len(await store.query_rollouts()) == 1
+
+
+async def test_a_ray_store_can_be_served(ray_session: None, tmp_path: Path) -> None:
+    from raybolt.store import RayStore
+
+    behind = RayStore.create(tmp_path, name="served-over-http", num_shards=2)
+    with serve(behind, port=0) as server:
+        async with HttpStore(server.url) as store:
+            assert store.capabilities["durable"] is True
+            await fill_group(store, "g", num_rollouts=2, num_spans=2)
+            (handle,) = await store.take_groups(1)
+            group = await asyncio.to_thread(read_group, handle)
+            assert [len(member.spans) for member in group.rollouts] == [2, 2]
+    await behind.destroy()
