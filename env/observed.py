@@ -8,6 +8,7 @@ from typing import Any
 
 from raybolt.env.chat import ChatMessage, ChatRequest, FinishReason, message_to_dict, tool_to_dict
 from raybolt.env.context import RecordedRun, current_run
+from raybolt.env.memory import tools_key
 from raybolt.env.recorder import OpenSpan
 from raybolt.store import names
 
@@ -69,9 +70,11 @@ def begin_chat_span(
         names.CALL_ID: call_id,
         names.INPUT_MESSAGES: [message_to_dict(message) for message in request.messages],
     }
+    news = run.recorder.is_news(request.role, tools_key(request.usable_tools))
     if not trainable:
-        # Whoever wants to learn from somebody else's answer has to render its prompt, tools included.
         attributes[names.TRAINABLE] = False
-        if request.usable_tools:
-            attributes[names.TOOL_DEFINITIONS] = [tool_to_dict(tool) for tool in request.usable_tools]
+    # Whoever wants to learn from somebody else's answer has to render its prompt, tools included. Of the
+    # policy's calls, whose tokens are known, a role's tools are told once, and when they change.
+    if news or (not trainable and request.usable_tools):
+        attributes[names.TOOL_DEFINITIONS] = [tool_to_dict(tool) for tool in request.usable_tools]
     return run.recorder.begin(f"chat {request.role}", parent_id=parent_id, attributes=attributes)

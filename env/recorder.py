@@ -66,6 +66,7 @@ class SpanRecorder:
         self._num_begun = 0
         self._last_time = 0.0
         self._closed = False
+        self._told: dict[str, bytes] = {}
         # Wall-clock time may jump; the offset is taken once.
         self._epoch = time.time() - time.perf_counter()
 
@@ -124,6 +125,13 @@ class SpanRecorder:
             new = self._ended[self._num_drained :]
             self._num_drained = len(self._ended)
         return new
+
+    def is_news(self, subject: str, said: bytes) -> bool:
+        """Whether this is other than what was said of the subject before, which was nothing at first."""
+        with self._lock:
+            before = self._told.get(subject, b"")
+            self._told[subject] = said
+        return said != before
 
     def cut_off(self) -> None:
         """Ends all open spans below the root as errors: the run ended before they did."""

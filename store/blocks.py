@@ -23,7 +23,7 @@ from .types import Attempt, GroupData, GroupHandle, Rollout, RolloutConfig, Roll
 
 _METADATA_KEY = b"raybolt.group"
 
-_PLAIN_COLUMNS = {
+PLAIN_COLUMNS = {
     "rollout_id": pa.string(),
     "attempt_id": pa.string(),
     "sequence_id": pa.int64(),
@@ -72,7 +72,7 @@ def encode_rows(
     rows = [row for _, _, own in members for row in own]
     columns = {
         name: pa.array([row[index] for row in rows], type=kind)
-        for index, (name, kind) in enumerate(_PLAIN_COLUMNS.items())
+        for index, (name, kind) in enumerate(PLAIN_COLUMNS.items())
     }
     about = {
         "group_id": group_id,
@@ -85,7 +85,7 @@ def encode_rows(
             for rollout, attempt, _ in members
         ],
     }
-    table = pa.table(columns | _array_columns(rows))
+    table = pa.table(columns | array_columns(rows))
     return table.replace_schema_metadata({_METADATA_KEY: json.dumps(about)})
 
 
@@ -148,7 +148,8 @@ def _fields(record: Rollout | RolloutConfig | Attempt) -> dict[str, Any]:
     return {each.name: getattr(record, each.name) for each in fields(record)}
 
 
-def _array_columns(rows: Sequence[SpanRow]) -> dict[str, pa.Array]:
+def array_columns(rows: Sequence[SpanRow]) -> dict[str, pa.Array]:
+    """Returns the list columns of the rows' array attributes."""
     cells: dict[str, dict[int, npt.NDArray[Any]]] = {}
     for index, row in enumerate(rows):
         for attribute, dtype, array in iter_arrays(row):
@@ -170,10 +171,10 @@ def _list_column(cells: dict[int, npt.NDArray[Any]], num_rows: int) -> pa.Array:
 
 def _decode_spans(table: pa.Table) -> Iterable[Span]:
     table = table.combine_chunks()  # copies nothing: an encoded table has one chunk per column
-    plain = [table.column(name).to_pylist() for name in _PLAIN_COLUMNS]
+    plain = [table.column(name).to_pylist() for name in PLAIN_COLUMNS]
     arrays = [
-        (name.rsplit(":", 1)[0], _list_cells(table.column(name).chunk(0)))
-        for name in table.column_names[len(_PLAIN_COLUMNS) :]
+        (name.rsplit(":", 1)[0], list_cells(table.column(name).chunk(0)))
+        for name in table.column_names[len(PLAIN_COLUMNS) :]
     ]
     for index, values in enumerate(zip(*plain, strict=True)):
         row = SpanRow._make((*values, "[]", b""))
@@ -182,7 +183,8 @@ def _decode_spans(table: pa.Table) -> Iterable[Span]:
         yield make_span(row, attributes)
 
 
-def _list_cells(column: pa.ListArray) -> list[npt.NDArray[Any] | None]:
+def list_cells(column: pa.ListArray) -> list[npt.NDArray[Any] | None]:
+    """Returns each row's array as a view of the column's values; None where there is none."""
     values = column.values.to_numpy(zero_copy_only=True)
     offsets = column.offsets.to_numpy()
     valid = column.is_valid().to_numpy(zero_copy_only=False)

@@ -7,11 +7,12 @@ at a run that goes on, or at one whose end one does not want to touch.
 import os
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from .errors import StoreError
 from .journal import FILE_NAME, FORMAT, _attempt, _rollout
+from .layout import num_shards_of, shard_folders
 from .rows import SpanRow, unpack_span
 from .types import Attempt, RolloutData
 
@@ -19,16 +20,34 @@ from .types import Attempt, RolloutData
 def read_rollouts(path: str | os.PathLike[str]) -> Iterator[RolloutData]:
     """Yields each rollout with its last attempt and that one's spans, in order of enqueuing.
 
-    ``path`` is a store's folder or the journal in it. What is written meanwhile is not seen. Raises
-    StoreError if there is no journal, or none that can be read.
+    ``path`` is a store's folder or the journal in it; the shards of a folder come one after the other. What
+    is written meanwhile is not seen. Raises StoreError if there is no journal, or none that can be read.
     """
-    file = Path(path)
-    file = file / FILE_NAME if file.is_dir() else file
-    if not file.is_file():
-        raise StoreError(f"there is no store at {path}: expected a folder with {FILE_NAME}, or that file")
+    for file in journals_of(path):
+        with reading(file) as connection:
+            yield from _rollouts(connection)
+
+
+def journals_of(path: str | os.PathLike[str]) -> list[Path]:
+    """Returns the journals of a store's folder, one for each shard; StoreError if there is none."""
+    given = Path(path)
+    if given.is_file():
+        return [given]
+    files = [folder / FILE_NAME for folder in shard_folders(given, None)] if num_shards_of(given) else []
+    missing = [file for file in files if not file.is_file()]
+    if not files or missing:
+        where = f"{missing[0]} is missing" if missing else f"there is no store at {path}"
+        raise StoreError(f"{where}: expected a folder with {FILE_NAME}, or that file")
+    return files
+
+
+@contextmanager
+def reading(file: Path) -> Iterator[sqlite3.Connection]:
+    """A journal in one snapshot, read-only; StoreError for a file that is none."""
     try:
         with closing(_open_read_only(file)) as connection:
-            yield from _rollouts(connection)
+            connection.execute("BEGIN")
+            yield connection
     except sqlite3.DatabaseError as error:
         raise StoreError(f"{file} is no journal ({error}); give the folder of a store") from None
 
@@ -44,7 +63,6 @@ def _open_read_only(file: Path) -> sqlite3.Connection:
 
 
 def _rollouts(connection: sqlite3.Connection) -> Iterator[RolloutData]:
-    connection.execute("BEGIN")  # one snapshot for all that follows
     last: dict[str, Attempt] = {}
     for row in connection.execute("SELECT * FROM attempts ORDER BY rowid"):
         attempt = _attempt(row)
