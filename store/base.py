@@ -80,7 +80,8 @@ class LightningStore(ABC):
         """Queues the rollouts in order, all or none of them, and returns them.
 
         A request that repeats the ``rollout_id`` of an existing rollout returns that one if input, task and
-        group agree, and raises ``InvalidValue`` otherwise. So does one that overfills a declared group.
+        group agree, and raises ``InvalidValue`` otherwise. So do an id that is given twice in one call, and
+        a request that overfills a declared group.
         """
 
     async def enqueue_rollout(
@@ -149,7 +150,11 @@ class LightningStore(ABC):
         config: RolloutConfig | Unset = UNSET,
         metadata: Mapping[str, Json] | Unset = UNSET,
     ) -> Rollout:
-        """Sets the given fields and returns the rollout; status ``queuing`` or ``requeuing`` queues it."""
+        """Sets the given fields and returns the rollout; status ``queuing`` or ``requeuing`` queues it.
+
+        Resources that nobody added are ``UnknownResources``; an ended rollout keeps its status
+        (``InvalidTransition``).
+        """
 
     @abstractmethod
     async def get_rollout_by_id(self, rollout_id: str) -> Rollout | None:
@@ -186,7 +191,8 @@ class LightningStore(ABC):
         """Deletes ended rollouts with their attempts and spans; returns how many there were.
 
         A group goes with the last of its rollouts. Raises ``InvalidTransition``, before anything is deleted,
-        for a rollout that goes on or that belongs to a declared group which nobody has taken yet.
+        for a rollout that goes on, or that belongs to a declared group which nobody has taken for good: it
+        is not taken, or on a lease that is not acknowledged.
         """
 
     @abstractmethod
