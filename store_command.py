@@ -8,10 +8,16 @@ from typing import Annotated
 
 import typer
 
-from raybolt import console
+from raybolt import console, store_folder
 from raybolt.store.errors import InvalidValue
 
-store = typer.Typer(no_args_is_help=True, help="Serve a store.")
+store = typer.Typer(no_args_is_help=True, help="Look at a store, move it, serve it.")
+store.command()(store_folder.ls)
+store.command()(store_folder.show)
+store.command()(store_folder.stats)
+store.command()(store_folder.export)
+store.command(name="import")(store_folder.import_)
+store.command()(store_folder.compact)
 
 
 @store.command()

@@ -6,15 +6,17 @@ at a run that goes on, or at one whose end one does not want to touch.
 
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from .errors import StoreError
 from .journal import FILE_NAME, FORMAT, _attempt, _rollout
 from .layout import num_shards_of, shard_folders
 from .rows import SpanRow, unpack_span
-from .types import Attempt, RolloutData
+from .types import Attempt, Rollout, RolloutData, Span
 
 
 def read_rollouts(path: str | os.PathLike[str]) -> Iterator[RolloutData]:
@@ -62,7 +64,37 @@ def _open_read_only(file: Path) -> sqlite3.Connection:
     return connection
 
 
-def _rollouts(connection: sqlite3.Connection) -> Iterator[RolloutData]:
+def read_outlines(path: str | os.PathLike[str]) -> Iterator[tuple[Rollout, Attempt | None]]:
+    """Yields each rollout with its last attempt, without any span; otherwise as ``read_rollouts``."""
+    for file in journals_of(path):
+        with reading(file) as connection:
+            yield from _outlines(connection)
+
+
+def read_attempts(path: str | os.PathLike[str], rollout_id: str) -> list[tuple[Attempt, list[Span]]]:
+    """Returns a rollout's attempts, oldest first, each with its spans in order; none for an unknown id."""
+    found: list[tuple[Attempt, list[Span]]] = []
+    for file in journals_of(path):
+        with reading(file) as connection:
+            query = "SELECT * FROM attempts WHERE rollout_id = ? ORDER BY sequence_id"
+            attempts = list(map(_attempt, connection.execute(query, (rollout_id,)).fetchall()))
+            found += [(attempt, list(_spans(connection, attempt))) for attempt in attempts]
+    return found
+
+
+def count(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns how many groups there are by status, and how many attempts, spans and resources."""
+    groups: Counter[str] = Counter()
+    totals: Counter[str] = Counter()
+    for file in journals_of(path):
+        with reading(file) as connection:
+            groups.update(dict(connection.execute("SELECT status, count(*) FROM groups GROUP BY status")))
+            for table in ("attempts", "spans", "resources"):
+                totals[table] += connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    return {"groups": dict(groups), **totals}
+
+
+def _outlines(connection: sqlite3.Connection) -> Iterator[tuple[Rollout, Attempt | None]]:
     last: dict[str, Attempt] = {}
     for row in connection.execute("SELECT * FROM attempts ORDER BY rowid"):
         attempt = _attempt(row)
@@ -70,9 +102,18 @@ def _rollouts(connection: sqlite3.Connection) -> Iterator[RolloutData]:
             last[attempt.rollout_id] = attempt
     for row in connection.execute("SELECT * FROM rollouts ORDER BY rowid").fetchall():
         rollout, _ = _rollout(row)
-        latest = last.get(rollout.rollout_id)
-        rows = connection.execute(
-            "SELECT * FROM spans WHERE rollout_id = ? AND attempt_id = ? ORDER BY sequence_id",
-            (rollout.rollout_id, latest.attempt_id if latest is not None else ""),
-        )
-        yield RolloutData(rollout, latest, tuple(unpack_span(SpanRow._make(row)) for row in rows))
+        yield rollout, last.get(rollout.rollout_id)
+
+
+def _rollouts(connection: sqlite3.Connection) -> Iterator[RolloutData]:
+    for rollout, attempt in _outlines(connection):
+        spans = tuple(_spans(connection, attempt)) if attempt is not None else ()
+        yield RolloutData(rollout, attempt, spans)
+
+
+def _spans(connection: sqlite3.Connection, attempt: Attempt) -> Iterator[Span]:
+    rows = connection.execute(
+        "SELECT * FROM spans WHERE rollout_id = ? AND attempt_id = ? ORDER BY sequence_id",
+        (attempt.rollout_id, attempt.attempt_id),
+    )
+    return (unpack_span(SpanRow._make(row)) for row in rows)
