@@ -195,8 +195,10 @@ async def test_a_batch_that_is_sent_again_changes_nothing(store: LocalStore) -> 
     started = await store.start_rollout("x")
     with served(store) as server:
         for _ in range(2):
-            assert (await send(server, traces([json_span(1), json_span(2)], ids(started)))).json == {}
-    assert [span.sequence_id for span in await kept(store, started)] == [1, 2]
+            late = json_span(1, startTimeUnixNano="1600000000")
+            assert (await send(server, traces([late, json_span(2)], ids(started)))).json == {}
+    found = [(span.sequence_id, span.span_id[-1]) for span in await kept(store, started)]
+    assert found == [(1, "2"), (2, "1")]  # numbered as they began
 
 
 async def test_a_protobuf_sender_is_answered_in_protobuf(store: LocalStore) -> None:
