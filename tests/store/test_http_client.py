@@ -105,17 +105,14 @@ async def test_an_outcome_never_overtakes_the_spans_before_it(
     monkeypatch.setattr(span_mailbox, "MAX_BYTES", 1)  # each span is a request
     with served(local) as server:
         async with HttpStore(server.url) as store:
-            for group in range(5):
-                await store.declare_group(f"g{group}", 1)
-                await store.enqueue_rollout("x", group_id=f"g{group}")
-                taken = await store.dequeue_rollout()
-                assert taken is not None
-                await asyncio.gather(
-                    *(store.add_span(make_call_span(taken.attempt, i)) for i in range(5)),
-                    store.update_attempt(taken.rollout_id, "latest", status="succeeded"),
-                )
-            handles = await store.take_groups(5)
-    assert [handle.num_spans for handle in handles] == [5] * 5
+            started = await store.start_rollout("x")
+            await asyncio.gather(
+                *(store.add_span(make_call_span(started.attempt, i)) for i in range(5)),
+                store.update_attempt(started.rollout_id, "latest", status="succeeded"),
+            )
+    kinds = [(change.kind, change.status) for change in await local.get_changes()]
+    assert kinds.count(("spans", None)) == 5
+    assert kinds[-2:] == [("attempt", "succeeded"), ("rollout", "succeeded")]
 
 
 async def test_one_wrong_span_among_those_that_share_a_request_fails_alone(local: LocalStore) -> None:
