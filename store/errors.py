@@ -7,6 +7,7 @@
         ├── UnknownAttempt    no attempt has this id     (also a ValueError)
         ├── UnknownGroup      no group has this id       (also a ValueError)
         ├── UnknownResources  no resources have this id  (also a ValueError)
+        ├── StoreFull         the disk has no room for more spans
         └── InvalidTransition a status cannot follow the present one (also a ValueError)
 
 Each takes one message, so that it survives pickling between processes unchanged. The store's are
@@ -18,6 +19,7 @@ __all__ = [
     "InvalidValue",
     "RayboltError",
     "StoreError",
+    "StoreFull",
     "UnknownAttempt",
     "UnknownGroup",
     "UnknownResources",
@@ -35,6 +37,10 @@ class InvalidValue(RayboltError, ValueError):
 
 class StoreError(RayboltError):
     """The store cannot do what was asked."""
+
+
+class StoreFull(StoreError):
+    """The disk has no room for more spans: nothing has changed, and they can be sent again later."""
 
 
 class UnknownRollout(StoreError, ValueError):

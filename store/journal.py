@@ -283,9 +283,18 @@ class Journal:
         return [_change(*row) for row in found]
 
     def compact(self) -> None:
-        """Gives the room of what was deleted back to the system."""
+        """Gives the room of what was deleted back to the system; StoreError where what is left has no room.
+
+        Meanwhile it needs up to twice the room of what is left.
+        """
         self.flush()
-        self._connection.execute("VACUUM")
+        try:
+            self._connection.execute("VACUUM")
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # only then do the files shrink
+        except sqlite3.Error as error:  # nothing has changed
+            raise StoreError(
+                f"{self._path} cannot be compacted ({error}); make room or delete more"
+            ) from error
 
     def close(self) -> None:
         """Flushes, moves the log into the database file and lets go of the folder."""

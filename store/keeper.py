@@ -13,6 +13,8 @@ from .errors import StoreError
 from .journal import Journal
 from .reading import Reader
 from .record import NoRecorder, Snapshot
+from .room import Room
+from .rows import SpanRow
 from .span_cache import SpanCache
 from .spans import SpanBook
 from .types import Change, EnqueueRolloutRequest, Group, GroupHandle, Rollout
@@ -49,7 +51,7 @@ class Keeper:
 
     ``publish`` turns a sealed group's table into what a handle refers to. Attempts found in flight are
     given up, unless ``keep_in_flight`` says that those who run them are alive. Deadlines are kept by a
-    thread of the keeper's own, also when nobody asks anything.
+    thread of the keeper's own, also when nobody asks anything. Spans are refused where ``room`` has none.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Keeper:
         publish: Callable[["pa.Table"], Any],
         keep_in_flight: bool = False,
         cache_bytes: int = CACHE_BYTES,
+        room: Room | None = None,
         retention_seconds: float | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
@@ -70,6 +73,7 @@ class Keeper:
         self._retention_seconds = retention_seconds
         self._clock = clock or SteadyClock()
         self._opened = self._next_prune = self._reserved = self._clock()
+        self._room = room
         journal = self._journal = Journal(folder) if folder is not None else None
         recorder = journal or NoRecorder()
         snapshot = journal.load() if journal else Snapshot()
@@ -113,8 +117,8 @@ class Keeper:
             "update_attempt": core.update_attempt,
             "attempts": reader.attempts,
             "latest_attempts": core.latest_attempts,
-            "add_rows": spans.add,
-            "check_attempts": spans.check,
+            "add_rows": self._add_rows,
+            "check_attempts": self._check_attempts,
             "rows": reader.rows,
             "next_sequence_ids": spans.next_sequence_ids,
             "declare_group": core.groups.declare,
@@ -196,6 +200,16 @@ class Keeper:
 
     def _check_requests(self, requests: Sequence[EnqueueRolloutRequest]) -> None:
         self._core.check_requests(requests, resolved=True)
+
+    def _add_rows(self, rows: Sequence[SpanRow]) -> list[int]:
+        if self._room is not None:
+            self._room.check(sum(len(row.arrays) + len(row.attributes) for row in rows))
+        return self._spans.add(rows)
+
+    def _check_attempts(self, pairs: Iterable[tuple[str, str]]) -> None:
+        self._spans.check(pairs)
+        if self._room is not None:
+            self._room.check(0)
 
     def _reserve(self, resources_ids: Sequence[str | None]) -> tuple[list[str | None], list[float]]:
         """Resources and places in time for as many rollouts, which other shards may then enqueue."""

@@ -9,6 +9,7 @@ from .client import StoreClient
 from .errors import StoreError
 from .keeper import CACHE_BYTES, Keeper
 from .layout import check_one_shard
+from .room import RESERVE_BYTES, Room
 
 
 class LocalStore(StoreClient):
@@ -27,11 +28,13 @@ class LocalStore(StoreClient):
         cache_bytes: int = CACHE_BYTES,
         retention_seconds: float | None = None,
         keep_in_flight: bool = False,
+        reserve_bytes: int = RESERVE_BYTES,
     ) -> None:
         """Opens or creates the store; at most ``cache_bytes`` of a folder's spans are held in memory.
 
         With a retention, rollouts that ended longer ago are deleted (see ``prune``), once a minute.
         Keep what is in flight if those who run it live on when this process ends: clients of a server.
+        Spans raise StoreFull while the folder's disk has less than the reserve free.
         """
         self._folder = Path(path).resolve() if path is not None else None
         if self._folder is not None:
@@ -41,6 +44,7 @@ class LocalStore(StoreClient):
             publish=_itself,
             keep_in_flight=keep_in_flight,
             cache_bytes=cache_bytes,
+            room=Room(self._folder, reserve_bytes) if self._folder is not None else None,
             retention_seconds=retention_seconds,
         )
 

@@ -18,6 +18,7 @@ from .base import Capabilities
 from .client import StoreClient
 from .errors import InvalidValue, StoreError
 from .layout import shard_folders
+from .room import RESERVE_BYTES
 from .router import ShardRouter
 from .shard import Shard, ShardLink, ShardState
 
@@ -42,13 +43,19 @@ class RayStore(StoreClient):
 
     @classmethod
     def create(
-        cls, path: str | os.PathLike[str] | None, *, name: str = "store", num_shards: int | None = None
+        cls,
+        path: str | os.PathLike[str] | None,
+        *,
+        name: str = "store",
+        num_shards: int | None = None,
+        reserve_bytes: int = RESERVE_BYTES,
     ) -> "RayStore":
         """Returns the store of this name with the given folder (None: memory), started if need be.
 
         Its shards run on this node, where the folder is, and outlive this driver (``destroy`` ends them).
         More than one spread what many runners report at once over as many processes; a folder keeps the
-        number it was made with, which is 1 unless given.
+        number it was made with, which is 1 unless given. Spans raise StoreFull while the folder's disk has
+        less than the reserve free; a store that runs already keeps the reserve it was started with.
 
         Raises StoreError if a store of this name keeps another folder, or if the folder cannot be opened;
         InvalidValue if it holds another number of shards.
@@ -59,7 +66,8 @@ class RayStore(StoreClient):
         )
         shards: list[ActorHandle] = []
         for index, own_folder in enumerate(own_folders):
-            shards.append(_started(name, index, folder, own_folder, len(own_folders)))
+            arguments = (folder, own_folder, len(own_folders), reserve_bytes)
+            shards.append(_started(name, index, arguments))
             state: ShardState = ray.get(shards[-1].state.remote())
             if state.failure is not None:
                 for shard in shards:
@@ -113,20 +121,25 @@ class RayStore(StoreClient):
         """Does nothing to the shards, which others may be using; ``destroy`` ends them."""
 
     async def destroy(self) -> None:
-        """Ends the shards after their journals are closed; the folder can then be opened by another store."""
+        """Ends the shards after their journals are closed; the folder can then be opened by another store.
+
+        Raises StoreError, once all have ended, if a journal could not be written (a full disk).
+        """
+        closing = [link.actor.close.remote() for link in self._links]
+        closed = await asyncio.gather(*closing, return_exceptions=True)
         for index, link in enumerate(self._links):
-            await link.actor.close.remote()
             ray.kill(link.actor)
             while (
                 await asyncio.to_thread(_find, self.name, index) is not None
             ):  # Ray frees names a little later
                 await asyncio.sleep(0.01)
+        for failure in closed:
+            if isinstance(failure, BaseException):
+                raise StoreError(f"the store named {self.name!r} ended with an error: {failure}")
 
 
-def _started(
-    name: str, index: int, folder: Path | None, own_folder: Path | None, num_shards: int
-) -> ActorHandle:
-    """The shard of this name and index, which is started unless it runs."""
+def _started(name: str, index: int, arguments: tuple[Any, ...]) -> ActorHandle:
+    """The shard of this name and index, which is started with the arguments unless it runs."""
     handle: ActorHandle = Shard.options(  # type: ignore[attr-defined]  # Ray adds it to the class
         name=_actor_name(name, index),
         namespace=NAMESPACE,
@@ -138,7 +151,7 @@ def _started(
         scheduling_strategy=NodeAffinitySchedulingStrategy(
             ray.get_runtime_context().get_node_id(), soft=False
         ),
-    ).remote(folder, own_folder, num_shards)
+    ).remote(*arguments)
     return handle
 
 

@@ -13,6 +13,7 @@ from ray.exceptions import RayActorError
 
 from .errors import RayboltError, StoreError
 from .keeper import Keeper, Question, waits
+from .room import Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,12 +97,15 @@ class _Mailbox:
 class Shard:
     """The actor. Asynchronous, so that calls which wait (for rollouts, for the journal) hold up no other."""
 
-    def __init__(self, store_folder: Path | None, own_folder: Path | None, num_shards: int) -> None:
+    def __init__(
+        self, store_folder: Path | None, own_folder: Path | None, num_shards: int, reserve_bytes: int
+    ) -> None:
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         failure: RayboltError | None = None
         try:
             # After a restart the runners are still at work, and go on with their attempts.
-            self._keeper = Keeper(own_folder, publish=_put_table, keep_in_flight=restarted)
+            room = Room(own_folder, reserve_bytes) if own_folder is not None else None
+            self._keeper = Keeper(own_folder, publish=_put_table, keep_in_flight=restarted, room=room)
         except RayboltError as error:
             failure = error  # raised here, Ray would report it as the actor's death
         self._state = ShardState(store_folder, num_shards, failure)
@@ -123,7 +127,8 @@ class Shard:
         return await asyncio.gather(*calls, return_exceptions=True)
 
     async def close(self) -> None:
-        self._keeper.close()
+        if self._state.failure is None:
+            self._keeper.close()
 
 
 def _put_table(table: Any) -> ray.ObjectRef:
