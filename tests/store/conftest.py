@@ -1,25 +1,33 @@
 """The stores under one name: each test that takes ``store`` runs over all of them."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from uuid import uuid4
+from typing import TYPE_CHECKING
 
 import pytest
 from store_sharded import ShardedStore
 
 from raybolt.store import HttpStore, LightningStore, LocalStore, serve
 
+if TYPE_CHECKING:
+    from store_ray_reused import ReusedRayStores
+
+
+@pytest.fixture(scope="session")
+def ray_stores(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator["ReusedRayStores"]:
+    from store_ray_reused import ReusedRayStores  # which loads Ray
+
+    stores = ReusedRayStores(tmp_path_factory.mktemp("ray-stores"))
+    yield stores
+    asyncio.run(stores.destroy())
+
 
 @pytest.fixture(params=["memory", "folder", "shards", "http", "ray", "ray-2"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LightningStore]:
     if request.param.startswith("ray"):
-        request.getfixturevalue("ray_session")
-        from raybolt.store import RayStore
-
-        num_shards = 2 if request.param == "ray-2" else 1
-        ray_store = RayStore.create(tmp_path, name=f"contract-{uuid4().hex}", num_shards=num_shards)
-        yield ray_store
-        await ray_store.destroy()
+        stores = request.getfixturevalue("ray_stores")
+        yield stores.emptied(2 if request.param == "ray-2" else 1, tmp_path)
     elif request.param == "http":
         async with LocalStore() as served:
             with serve(served, port=0) as server:
