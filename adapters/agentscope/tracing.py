@@ -15,7 +15,7 @@ from functools import partial
 from typing import Any
 
 from agentscope.agent import Agent
-from agentscope.message import ToolCallBlock, ToolResultState
+from agentscope.message import TextBlock, ToolCallBlock, ToolResultState
 from agentscope.permission import PermissionBehavior, PermissionDecision
 from agentscope.tool import ToolResponse
 
@@ -25,6 +25,7 @@ from raybolt.adapters.patching import patched
 from raybolt.adapters.streams import stepped
 from raybolt.env.context import RunContext, current_run, entering
 from raybolt.env.policy import PolicyAbort
+from raybolt.env.recorded_tools import recorded_answer
 from raybolt.env.recorder import OpenSpan
 from raybolt.store import names
 
@@ -106,6 +107,12 @@ def _acting(original: Callable[..., AsyncGenerator[Any, None]]) -> Callable[...,
             async for chunk in stream:
                 yield chunk
             return
+        answer = recorded_answer(tool_call.name, span.attributes[names.TOOL_ARGUMENTS])
+        if answer is not None:
+            text = answer.repeat_inside(span)
+            span.end(attributes={names.TOOL_RESULT: text})
+            yield ToolResponse(content=[TextBlock(text=text)])
+            return
         try:
             async for chunk in stepped(stream, partial(entering, span_id=span.span_id)):
                 if isinstance(chunk, ToolResponse):
@@ -145,7 +152,9 @@ def _arguments(text: str) -> Any:
 
 def _end_tool(span: OpenSpan, response: ToolResponse) -> None:
     text = text_of(response.content)
-    result = {names.TOOL_RESULT: text}
+    result: dict[str, Any] = {names.TOOL_RESULT: text}
+    if response.metadata or not all(isinstance(block, TextBlock) for block in response.content):
+        result[names.RESULT_MISSING] = "it is more than text"
     if response.state == ToolResultState.SUCCESS:
         span.end(attributes=result)
     else:

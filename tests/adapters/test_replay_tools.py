@@ -53,10 +53,27 @@ def openai_agents():
     return lambda llm: Agent(name="scout", instructions="x", model=llm, tools=tools)
 
 
+def agentscope():
+    from agentscope.agent import Agent, InjectionConfig
+    from agentscope.permission import PermissionContext, PermissionMode
+    from agentscope.state import AgentState
+    from agentscope.tool import FunctionTool, Toolkit
+
+    return lambda llm: Agent(
+        name="scout",
+        system_prompt="You see.",
+        model=llm,
+        toolkit=Toolkit(tools=[FunctionTool(look), FunctionTool(slow_look)]),
+        state=AgentState(permission_context=PermissionContext(mode=PermissionMode.BYPASS)),
+        injection_config=InjectionConfig(inject_runtime_state=False),
+    )
+
+
 BUILD = {
     "langchain": ("langchain", langchain),
     "autogen": ("autogen_agentchat", autogen),
     "openai-agents": ("agents", openai_agents),
+    "agentscope": ("agentscope", agentscope),
 }
 
 
