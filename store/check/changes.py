@@ -78,6 +78,8 @@ async def resumption(store: LightningStore) -> None:
     for limit in (1, 3, 7):
         paged = await _all(store, limit=limit)
         expect(_by_rollout(paged), _by_rollout(whole), f"the changes, {limit} at a time")
+    sizes = [len(await store.get_changes(limit=limit)) for limit in (0, 1, 3, 99)]
+    expect(sizes, [0, 1, 3, 22], "how many come with limit=0, 1, 3 and 99")
     for index in (0, 4, 11, 21):
         rest = await _all(store, cursors[index])
         expect(len(rest), 21 - index, f"how many are behind the cursor of change {index + 1}")
