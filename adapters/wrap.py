@@ -103,7 +103,7 @@ def _adapter_for(agent: Any, framework: str | Adapter | None) -> Adapter:
     )
     hint = ""
     if takes_llm(agent):
-        hint = "; it looks like a factory, so say of which framework: wrap(…, framework='langchain')"
+        hint = "; it looks like a factory, so say of which framework: wrap(…, framework='langchain'), say"
     raise UnsupportedAgent(f"cannot wrap {describe(agent)}{hint}. What can be wrapped:\n{supported}")
 
 
@@ -114,7 +114,7 @@ def _load(name: str) -> Adapter:
 
 
 def _names() -> str:
-    return " or ".join(repr(name) for name in _ADAPTERS)
+    return ", ".join(repr(name) for name in _ADAPTERS)
 
 
 def _check_callable(option: str, value: Any) -> None:

@@ -118,8 +118,8 @@ def test_a_factory_of_no_known_framework_must_be_told_its_framework():
 
 
 def test_an_unknown_framework_is_refused_with_the_known_ones():
-    with pytest.raises(raybolt.UnsupportedAgent, match=r"'crewai' is not supported.*'langchain' or 'python'"):
-        raybolt.wrap(answer, framework="crewai")
+    with pytest.raises(raybolt.UnsupportedAgent, match=r"'haystack' is not supported.*'langchain', 'autogen'"):
+        raybolt.wrap(answer, framework="haystack")
 
 
 def test_a_graph_that_was_not_compiled_is_refused_with_the_remedy():
