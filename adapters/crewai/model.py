@@ -171,8 +171,7 @@ class ModelCall:
             if returned is not None:
                 return returned
             reply = completion.message.content or ""
-        is_text = isinstance(reply, str)
-        if is_text and self.llm._effective_stream():
+        if isinstance(reply, str) and self.llm._effective_stream():
             self.llm._emit_stream_chunk_event(
                 reply, from_task=self.from_task, from_agent=self.from_agent, call_type=LLMCallType.LLM_CALL
             )
@@ -185,7 +184,7 @@ class ModelCall:
             usage=usage,
             finish_reason=completion.finish_reason,
         )
-        if is_text and not isinstance(self.messages, str):
+        if isinstance(reply, str) and not isinstance(self.messages, str):
             return self.llm._invoke_after_llm_call_hooks(self.messages, reply, self.from_agent)
         return reply
 
