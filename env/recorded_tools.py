@@ -53,17 +53,17 @@ class ToolAnswer:
 class RecordedTools:
     """The tools of a recorded run: each answer is given once, for the same tool and arguments."""
 
-    def __init__(self, spans: Sequence[Span], *, before: float, live: Sequence[str] = ()) -> None:
-        """The tools that had ended `before` (seconds since the epoch), but for those to run for real.
+    def __init__(self, spans: Iterable[Span], *, live: Sequence[str] = ()) -> None:
+        """All tools but those to run for real, which `live` names, as patterns.
 
-        `live` names these, as patterns. So do tools run that failed, that gave something else than JSON, and
-        those in which LLM calls were made, since these have to be made again.
+        So do tools run that failed, that gave something else than JSON, and those in which LLM calls were
+        made, since these have to be made again.
         """
         self._lock = threading.Lock()
         self._answers: dict[tuple[str, str], deque[ToolAnswer]] = {}
         for span, inside in _outermost(spans):
             name, arguments, value = _call_of(span)
-            if span.end_time <= before and not any(fnmatchcase(name, pattern) for pattern in live):
+            if not any(fnmatchcase(name, pattern) for pattern in live):
                 answer = ToolAnswer(value, inside, span.span_id)
                 self._answers.setdefault(_key(name, arguments), deque()).append(answer)
 

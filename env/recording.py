@@ -10,7 +10,6 @@ from typing import Any
 from raybolt.env.chat import ChatMessage, Completion, message_from_dict
 from raybolt.env.memory import message_key
 from raybolt.env.policy import PendingCall
-from raybolt.env.recorded_tools import RecordedTools
 from raybolt.env.task import Task
 from raybolt.env.trajectory import is_answered_call
 from raybolt.store import names
@@ -107,11 +106,6 @@ class Recording:
         ordered = sorted(self.spans, key=lambda span: span.sequence_id)
         answered = filter(is_answered_call, ordered)
         return tuple(RecordedCall(index, span) for index, span in enumerate(answered))
-
-    def tools(self, until: int, live: Sequence[str]) -> RecordedTools:
-        """The tools that had ended when call `until` was made."""
-        before = self.calls[until].span.start_time if until < len(self.calls) else float("inf")
-        return RecordedTools(self.spans, before=before, live=live)
 
 
 def _shown(messages: Sequence[ChatMessage], place: int) -> str:

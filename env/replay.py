@@ -19,7 +19,7 @@ from raybolt.env.chat import ChatRequest
 from raybolt.env.errors import ReplayDiverged
 from raybolt.env.policy import PendingCall, RunEnd
 from raybolt.env.recorded import task_of
-from raybolt.env.recorded_tools import recorded_tools
+from raybolt.env.recorded_tools import RecordedTools, recorded_tools
 from raybolt.env.recorder import SpanRecorder
 from raybolt.env.recording import USUAL_CAUSES, RecordedCall, Recording
 from raybolt.env.roles import Codecs
@@ -64,7 +64,7 @@ class Replay:
         """Steps the run on with tokens; None without a codec."""
         self._agent = agent
         self._until = until
-        self._tools = recording.tools(until, live_tools)
+        self._tools = RecordedTools(recording.spans, live=live_tools)
         self._unused = {call.index: call for call in recording.calls}
         self._of: dict[str, RecordedCall | None] = {}  # by call id of this run; None for call `until`
         self._live = False

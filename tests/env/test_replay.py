@@ -138,6 +138,36 @@ async def test_it_stops_at_call_k_which_is_live(codec):
             assert critic.request.messages[-1].content == "another #3"
 
 
+async def test_behind_call_k_a_tool_runs_though_it_is_asked_what_it_was_asked_then(codec):
+    function, count = team()
+    async with LocalStore(None) as store:
+        rollout_id = await record(store, function, codec)
+        async with await replay(Agent(function), store, rollout_id, until=0) as at:
+            at.run.answer(at.call.call_id, say("say 0"))
+            (critic,) = await at.run.next()
+    assert critic.request.messages[-1].content == "say 0 #3"
+    assert count["look"] == 3
+
+
+async def test_a_tool_that_asks_the_model_runs_again_with_answers_from_the_store(codec):
+    runs = []
+
+    async def function(task, policy):
+        @operation
+        async def consult(word):
+            runs.append(word)
+            reply = await policy.complete(ChatRequest((ChatMessage("user", word),), role="expert"))
+            return reply.message.content
+
+        return await consult("why") == "say 0"
+
+    async with LocalStore(None) as store:
+        rollout_id = await record(store, function, codec)
+        async with await replay(Agent(function), store, rollout_id) as at:
+            assert at.run.end.result is True
+    assert runs == ["why", "why"]
+
+
 async def test_live_tools_run_for_real_and_a_divergence_says_where_what_and_why(codec):
     function, count = team()
     async with LocalStore(None) as store:
