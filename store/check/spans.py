@@ -120,12 +120,14 @@ async def batch_with_a_stranger(store: LightningStore) -> None:
     for attempt_id in ("nobody", other.attempt.attempt_id, "latest"):
         with refused(UnknownAttempt, repr(attempt_id)):
             await store.add_many_spans([good, replace(good, attempt_id=attempt_id)])
-    with refused(UnknownAttempt, "'nobody'"):
-        await store.add_many_spans([good, replace(make_span(other.attempt), attempt_id="nobody")])
+    for index in range(8):  # of which a store of several shards has some elsewhere
+        elsewhere = await store.start_rollout(index)
+        with refused(UnknownAttempt, "'nobody'"):
+            await store.add_many_spans([good, replace(make_span(elsewhere.attempt), attempt_id="nobody")])
     with refused(UnknownRollout, "'nobody'"):
         await store.add_many_spans([good, replace(good, rollout_id="nobody")])
     expect(await store.query_spans(started.rollout_id), [], "the spans kept")
-    expect(await statuses(store), ["preparing", "preparing"], "the rollouts")
+    expect(await statuses(store), ["preparing"] * 10, "the rollouts")
     with refused(UnknownRollout, "'nobody'"):
         await store.query_spans("nobody")
     with refused(UnknownAttempt, "'nobody'"):
