@@ -15,7 +15,7 @@ import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -87,6 +87,7 @@ INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (group_id) 
     num_succeeded = excluded.num_succeeded, status = excluded.status, taken_by = excluded.taken_by,
     lease_end = excluded.lease_end, complete_time = excluded.complete_time"""
 _PUT_RESOURCES = "REPLACE INTO resources VALUES (?, ?, ?, ?, ?)"
+_CHANGE_FIELDS = tuple(field.name for field in fields(Change) if field.name != "cursor")
 _PUT_CHANGE = "INSERT INTO changes VALUES (?, ?)"
 _DROP_CHANGES = "DELETE FROM changes WHERE position <= ?"
 _DROP_ROLLOUT = tuple(
@@ -184,9 +185,8 @@ class Journal:
         self._pending.append((_PUT_RESOURCES, row))
 
     def change(self, position: int, change: Change) -> None:
-        known = asdict(change)
-        del known["cursor"]
-        text = json.dumps({name: value for name, value in known.items() if value})
+        known = ((name, getattr(change, name)) for name in _CHANGE_FIELDS)
+        text = json.dumps({name: value for name, value in known if value})
         self._pending.append((_PUT_CHANGE, (position, text)))
         if position % KEPT_CHANGES == 0:
             self._pending.append((_DROP_CHANGES, (position - KEPT_CHANGES,)))

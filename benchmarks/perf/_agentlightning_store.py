@@ -1,0 +1,91 @@
+"""Agent Lightning's store under the load of `store_comparison`. Run by path, with a Python that has it."""
+
+import argparse
+import asyncio
+import json
+import time
+from typing import Any
+
+from agentlightning.store.client_server import LightningStoreClient, LightningStoreServer
+from agentlightning.store.memory import InMemoryLightningStore
+from agentlightning.types import OtelResource, Span, TraceStatus
+
+
+def make_span(rollout_id: str, attempt_id: str, number: int) -> Span:
+    """A call's span with 900 token ids, as lists: this store keeps no arrays."""
+    return Span(
+        rollout_id=rollout_id,
+        attempt_id=attempt_id,
+        sequence_id=number,
+        trace_id="0" * 32,
+        span_id=f"{number:016x}",
+        parent_id=None,
+        name="chat",
+        status=TraceStatus(status_code="OK"),
+        attributes={"prompt_ids": list(range(450)), "response_ids": list(range(450)), "text": "x" * 300},
+        events=[],
+        links=[],
+        start_time=1.0,
+        end_time=2.0,
+        context=None,
+        parent=None,
+        resource=OtelResource(attributes={}, schema_url=""),
+    )
+
+
+async def one_by_one(store: Any, spans: list[Span]) -> None:
+    for span in spans:
+        await store.add_span(span)
+
+
+async def at_once(store: Any, spans: list[Span]) -> None:
+    free = asyncio.Semaphore(64)
+
+    async def one(span: Span) -> None:
+        async with free:
+            await store.add_span(span)
+
+    await asyncio.gather(*map(one, spans))
+
+
+async def in_batches(store: Any, spans: list[Span]) -> None:
+    for start in range(0, len(spans), 20):
+        await store.add_many_spans(spans[start : start + 20])
+
+
+async def measure(store: Any, num_spans: int) -> dict[str, float]:
+    """Spans a second, by operation; the spans are made beforehand."""
+    rates = {}
+    works = {"add_span": one_by_one, "add_span_concurrent": at_once, "add_many_spans": in_batches}
+    for operation, work in works.items():
+        started = await store.start_rollout({"n": 1})
+        ids = started.rollout_id, started.attempt.attempt_id
+        spans = [make_span(*ids, number) for number in range(num_spans)]
+        start = time.perf_counter()
+        await work(store, spans)
+        rates[operation] = num_spans / (time.perf_counter() - start)
+    start = time.perf_counter()
+    found = list(await store.query_spans(*ids))
+    rates["query_spans"] = len(found) / (time.perf_counter() - start)
+    return rates
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("role", choices=["local", "serve", "http"])
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--spans", type=int, default=400)
+    arguments = parser.parse_args()
+    if arguments.role == "serve":
+        server = LightningStoreServer(InMemoryLightningStore(), "127.0.0.1", arguments.port)
+        await server.start()
+        await asyncio.Event().wait()
+    elif arguments.role == "http":
+        client = LightningStoreClient(f"http://127.0.0.1:{arguments.port}")
+        print("RATES", json.dumps(await measure(client, arguments.spans)))
+        await client.close()
+    else:
+        print("RATES", json.dumps(await measure(InMemoryLightningStore(), arguments.spans)))
+
+
+asyncio.run(main())

@@ -1,0 +1,207 @@
+"""The store against Agent Lightning 0.3's: spans of 900 token ids, in process and over HTTP.
+
+Both do the same in turns, each in processes of its own: `add_span` one after another and 64 at once,
+`add_many_spans` by 20, `query_spans` of an attempt. Over HTTP the server is another process. Ours journals to
+disk; theirs keeps everything in memory, its only backend without a database server. Rates are medians of the
+repetitions, in spans a second.
+
+    python -m raybolt.benchmarks.perf.store_comparison --agentlightning-python VENV/bin/python [--report FILE]
+
+where VENV was made by `python -m venv VENV && VENV/bin/pip install agentlightning==0.3.0`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from datetime import date
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from raybolt.store import Attempt, HttpStore, LightningStore, LocalStore, Span, names
+
+OTHER = Path(__file__).with_name("_agentlightning_store.py")
+OPERATIONS = ("add_span", "add_span_concurrent", "add_many_spans", "query_spans")
+Rates = dict[str, float]
+
+
+def make_span(attempt: Attempt, number: int) -> Span:
+    """A call's span with 900 token ids."""
+    ids = np.arange(450, dtype=np.int32)
+    return Span(
+        rollout_id=attempt.rollout_id,
+        attempt_id=attempt.attempt_id,
+        sequence_id=number,
+        trace_id="0" * 32,
+        span_id=f"{number:016x}",
+        name="chat",
+        start_time=1.0,
+        end_time=2.0,
+        attributes={names.PROMPT_IDS: ids, names.RESPONSE_IDS: ids, "text": "x" * 300},
+    )
+
+
+async def _one_by_one(store: LightningStore, spans: list[Span]) -> None:
+    for span in spans:
+        await store.add_span(span)
+
+
+async def _at_once(store: LightningStore, spans: list[Span]) -> None:
+    free = asyncio.Semaphore(64)
+
+    async def one(span: Span) -> None:
+        async with free:
+            await store.add_span(span)
+
+    await asyncio.gather(*map(one, spans))
+
+
+async def _in_batches(store: LightningStore, spans: list[Span]) -> None:
+    for start in range(0, len(spans), 20):
+        await store.add_many_spans(spans[start : start + 20])
+
+
+async def measure(store: LightningStore, num_spans: int) -> Rates:
+    """Spans a second, by operation; the spans are made beforehand."""
+    rates: Rates = {}
+    works = {"add_span": _one_by_one, "add_span_concurrent": _at_once, "add_many_spans": _in_batches}
+    for operation, work in works.items():
+        started = await store.start_rollout({"n": 1})
+        spans = [make_span(started.attempt, number) for number in range(num_spans)]
+        rates[operation] = num_spans / await _seconds(work(store, spans))
+    begin = time.perf_counter()
+    found = await store.query_spans(started.rollout_id, started.attempt.attempt_id)
+    rates["query_spans"] = len(found) / (time.perf_counter() - begin)
+    return rates
+
+
+async def _seconds(work: Awaitable[None]) -> float:
+    start = time.perf_counter()
+    await work
+    return time.perf_counter() - start
+
+
+async def _worker(role: str, num_spans: int, port: int | None) -> Rates:
+    if role == "http":
+        async with HttpStore(f"http://127.0.0.1:{port}") as store:
+            return await measure(store, num_spans)
+    with tempfile.TemporaryDirectory() as folder:
+        async with LocalStore(folder) as store:
+            return await measure(store, num_spans)
+
+
+def run_worker(command: list[str]) -> Rates:
+    """The rates that a worker process prints."""
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
+        if line.startswith("RATES "):
+            rates: Rates = json.loads(line.removeprefix("RATES "))
+            return rates
+    raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+
+
+@contextmanager
+def serving(command: list[str], port: int) -> Iterator[None]:
+    """The server process, from when it listens."""
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        for _ in range(600):
+            with socket.socket() as probe:
+                if probe.connect_ex(("127.0.0.1", port)) == 0:
+                    break
+            time.sleep(0.1)
+        else:
+            raise SystemExit(f"{' '.join(command)} did not listen on port {port} within a minute")
+        yield
+    finally:
+        server.terminate()
+        server.wait(timeout=10)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def compare(other_python: str, num_spans: int, repeats: int) -> dict[str, dict[str, Rates]]:
+    """Median rates by way ("local", "http") and by store."""
+    ours, theirs = [sys.executable, "-m", __spec__.name, "--worker"], [other_python, str(OTHER)]
+    size = ["--spans", str(num_spans)]
+    found: dict[str, dict[str, list[Rates]]] = {
+        way: {"raybolt": [], "agentlightning": []} for way in ("local", "http")
+    }
+    for _ in range(repeats):
+        found["local"]["raybolt"].append(run_worker([*ours, "local", *size]))
+        found["local"]["agentlightning"].append(run_worker([*theirs, "local", *size]))
+        port = _free_port()
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            serving([_command(), "store", "serve", folder, "--port", str(port)], port),
+        ):
+            found["http"]["raybolt"].append(run_worker([*ours, "http", "--port", str(port), *size]))
+        port = _free_port()
+        with serving([*theirs, "serve", "--port", str(port)], port):
+            found["http"]["agentlightning"].append(run_worker([*theirs, "http", "--port", str(port), *size]))
+    return {
+        way: {name: {op: median(r[op] for r in runs) for op in OPERATIONS} for name, runs in stores.items()}
+        for way, stores in found.items()
+    }
+
+
+def _command() -> str:
+    return str(Path(sys.executable).with_name("raybolt"))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--agentlightning-python", help="a Python that has agentlightning 0.3.0")
+    parser.add_argument("--spans", type=int, default=400)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("--worker", choices=["local", "http"], help=argparse.SUPPRESS)
+    parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.worker:
+        rates = asyncio.run(_worker(arguments.worker, arguments.spans, arguments.port))
+        print("RATES", json.dumps(rates))
+        return
+    if not arguments.agentlightning_python:
+        print("left out: give --agentlightning-python (see --help)")
+        return
+    load_before = os.getloadavg()[0]
+    result = compare(arguments.agentlightning_python, arguments.spans, arguments.repeats)
+    table = Table("way", "operation", "raybolt /s", "agentlightning 0.3.0 /s", "ratio")
+    for way, stores in result.items():
+        for operation in OPERATIONS:
+            ours, theirs = stores["raybolt"][operation], stores["agentlightning"][operation]
+            table.add_row(way, operation, f"{ours:,.0f}", f"{theirs:,.0f}", f"{ours / theirs:.1f}")
+    Console().print(table)
+    if arguments.report:
+        meta = {
+            "date": date.today().isoformat(),
+            "cpus": os.cpu_count(),
+            "loadavg_before": load_before,
+            "spans": arguments.spans,
+            "repeats": arguments.repeats,
+        }
+        arguments.report.write_text(json.dumps({**meta, "spans_per_second": result}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
