@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorUnschedulableError, RayActorError
 
 from .errors import RayboltError, StoreError
 from .keeper import Keeper, Question, waits
@@ -58,8 +58,10 @@ class ShardLink:
         method = self.actor.wait if wait else self.actor.ask
         try:
             answers: list[Any] = await method.remote(questions)
-        except RayActorError as error:
+        except (RayActorError, ActorUnschedulableError) as error:  # the latter when its node is lost
             return [StoreError(f"the store named {self._store_name!r} is gone: {error}") for _ in questions]
+        except Exception as error:  # whatever it is, those who asked hear of it
+            return [error] * len(questions)
         return answers
 
 

@@ -1,0 +1,227 @@
+"""A store in a cluster of its own: drivers die, a node is lost, groups outgrow the object store.
+
+The cluster's processes are started here; its drivers are processes, too, and print what they saw as JSON.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+TESTS = Path(__file__).parents[1]
+PATIENCE_SECONDS = 120
+PRELUDE = """
+import asyncio, json, sys
+import numpy as np
+import ray
+from raybolt.store import LocalStore, RayStore, StoreError, names, read_group
+from store_samples import make_call_span, make_span
+
+folder = sys.argv[2]
+ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)
+
+def say(**said):
+    print(json.dumps(said), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """A head node with the smallest object store that Ray allows."""
+    from ray.cluster_utils import Cluster
+
+    folder = tempfile.mkdtemp(prefix="raybolt-", dir="/tmp")  # short, since sockets lie in it
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_TMPDIR", folder)
+        head = {
+            "num_cpus": 4,
+            "object_store_memory": 80 * 2**20,
+            "include_dashboard": False,
+            "_system_config": {"health_check_period_ms": 500, "health_check_initial_delay_ms": 500},
+        }
+        started = Cluster(initialize_head=True, head_node_args=head)
+        yield started
+        started.shutdown()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class Driver:
+    """A process that runs a script in the cluster, as a driver of its own."""
+
+    def __init__(self, cluster: Any, script: str, folder: Path) -> None:
+        code = PRELUDE + textwrap.dedent(script) + "\nasyncio.run(main())\n"
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", code, cluster.address, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(TESTS)},
+        )
+
+    def __enter__(self) -> "Driver":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def hears(self) -> Any:
+        """Returns what the driver says next."""
+        assert self.process.stdout is not None
+        for line in iter(self.process.stdout.readline, ""):
+            if line.startswith("{"):  # Ray prints here, too, when a node dies
+                return json.loads(line)
+        raise AssertionError(self.process.communicate(timeout=PATIENCE_SECONDS)[1])
+
+    def go_on(self) -> None:
+        """Answers the script's ``input()``."""
+        assert self.process.stdin is not None
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+
+
+def test_a_new_driver_goes_on_with_the_store_of_one_that_was_killed(cluster: Any, tmp_path: Path) -> None:
+    first = """
+        async def main():
+            store = RayStore.create(folder, name="lasting", num_shards=2)
+            await store.declare_group("g", 1)
+            await store.enqueue_rollout("waits", rollout_id="w", group_id="h")
+            started = await store.start_rollout("x", rollout_id="r", group_id="g")
+            for number in range(10**9):
+                await store.add_span(make_call_span(started.attempt, number))
+                say(acknowledged=number)
+        """
+    second = """
+        async def main():
+            store = RayStore.connect("lasting")
+            say(
+                kept=[span.sequence_id for span in await store.query_spans("r")],
+                statuses={each.rollout_id: each.status for each in await store.query_rollouts()},
+                lost=(await store.statistics())["lost"],
+            )
+            await store.update_attempt("r", "latest", status="succeeded")
+            (handle,) = await store.take_groups(5)
+            (taken,) = await store.dequeue_many_rollouts(5)
+            say(taken=handle.group_id, num_spans=handle.num_spans, dequeued=taken.rollout_id)
+            await store.destroy()
+            say(destroyed=True)
+        """
+    with Driver(cluster, first, tmp_path) as driver:
+        said = [driver.hears()["acknowledged"] for _ in range(30)]
+        driver.process.kill()
+        rest, _ = driver.process.communicate(timeout=PATIENCE_SECONDS)
+        said += [json.loads(line)["acknowledged"] for line in rest.splitlines() if line.endswith("}")]
+    with Driver(cluster, second, tmp_path) as driver:
+        found = driver.hears()
+        assert found["kept"] == list(range(len(found["kept"])))
+        assert len(said) <= len(found["kept"]) <= len(said) + 1  # one may have been on its way
+        assert found["statuses"] == {"r": "running", "w": "queuing"}
+        assert found["lost"] == {"requeued": [], "failed": []}
+        assert driver.hears() == {"taken": "g", "num_spans": len(found["kept"]), "dequeued": "w"}
+        assert driver.hears() == {"destroyed": True}
+
+
+def test_a_store_on_a_lost_node_is_gone_and_its_folder_has_everything(cluster: Any, tmp_path: Path) -> None:
+    script = """
+        @ray.remote(resources={"second": 1}, num_cpus=0)
+        def create_there():
+            return RayStore.create(folder, name="elsewhere", num_shards=2)
+
+        async def main():
+            store = await create_there.remote()
+            started = [await store.start_rollout(i, rollout_id=f"r{i}") for i in range(4)]
+            for number in range(10):
+                for one in started:
+                    await store.add_span(make_call_span(one.attempt, number))
+            say(written=40)
+            input()
+            for ask in (store.statistics, store.query_rollouts):
+                try:
+                    await ask()
+                except StoreError as error:
+                    say(error=str(error))
+            try:
+                RayStore.connect("elsewhere")
+            except StoreError as error:
+                say(error=str(error))
+            input()
+            again = RayStore.create(folder, name="elsewhere")
+            kept = {}
+            for one in started:
+                spans = await again.query_spans(one.rollout_id)
+                kept[one.rollout_id] = [span.sequence_id for span in spans]
+            say(kept=kept, num_shards=again.num_shards, lost=(await again.statistics())["lost"])
+            await again.destroy()
+            say(destroyed=True)
+        """
+    node = cluster.add_node(num_cpus=1, resources={"second": 1}, object_store_memory=80 * 2**20)
+    with Driver(cluster, script, tmp_path) as driver:
+        assert driver.hears() == {"written": 40}
+        cluster.remove_node(node, allow_graceful=False)
+        driver.go_on()
+        for _ in range(2):
+            assert "the store named 'elsewhere' is gone" in driver.hears()["error"]
+        assert "no store named 'elsewhere' runs in this cluster" in driver.hears()["error"]
+        driver.go_on()
+        found = driver.hears()
+        assert found["kept"] == {f"r{i}": list(range(10)) for i in range(4)}
+        assert found["num_shards"] == 2
+        assert sorted(found["lost"]["failed"]) == ["r0", "r1", "r2", "r3"]  # nobody knows who still runs them
+        assert driver.hears() == {"destroyed": True}
+
+
+def test_groups_that_outgrow_the_object_store_are_spilled_and_let_go(cluster: Any, tmp_path: Path) -> None:
+    script = """
+        def num_references(shard):
+            return len(ray._private.worker.global_worker.core_worker.get_all_reference_counts())
+
+        async def main():
+            store = RayStore.create(folder, name="large")
+            shard = store._links[0].actor
+            for index in range(12):  # 120 MB in an object store of 80 MiB
+                started = await store.start_rollout(index, rollout_id=f"r{index}", group_id=f"g{index}")
+                span = make_span(started.attempt, 1)
+                span.attributes[names.PROMPT_IDS] = np.full(2_500_000, index, np.int32)
+                await store.add_span(span)
+                await store.update_attempt(f"r{index}", "latest", status="succeeded")
+                await store.declare_group(f"g{index}", 1)
+            before = await shard.__ray_call__.remote(num_references)
+            handles = await store.take_groups(12, lease_seconds=600)
+            held = await shard.__ray_call__.remote(num_references)
+            num_bytes = sum(handle.nbytes for handle in handles)
+            say(num_taken=len(handles), num_bytes=num_bytes, held=held - before)
+            sums = []
+            for handle in handles:
+                (data,) = (await asyncio.to_thread(read_group, handle)).rollouts
+                sums.append(int(data.spans[0].attributes[names.PROMPT_IDS].sum()))
+                del data
+            say(sums=sums)
+            from ray._private.internal_api import memory_summary
+            say(spilled="Spilled" in memory_summary(sys.argv[1], stats_only=True))
+            await store.acknowledge_groups([handle.group_id for handle in handles])
+            del handle, handles
+            while await shard.__ray_call__.remote(num_references) > before:
+                await asyncio.sleep(0.1)
+            say(let_go=True)
+            await store.destroy()
+            say(destroyed=True)
+        """
+    with Driver(cluster, script, tmp_path) as driver:
+        taken = driver.hears()
+        assert (taken["num_taken"], taken["held"]) == (12, 12)
+        assert taken["num_bytes"] > 120_000_000
+        assert driver.hears() == {"sums": [2_500_000 * index for index in range(12)]}
+        assert driver.hears() == {"spilled": True}
+        assert driver.hears() == {"let_go": True}
+        assert driver.hears() == {"destroyed": True}
