@@ -123,19 +123,18 @@ class RayStore(StoreClient):
     async def destroy(self) -> None:
         """Ends the shards after their journals are closed; the folder can then be opened by another store.
 
-        Raises StoreError, once all have ended, if a journal could not be written (a full disk).
+        Raises StoreError, once all have ended, if a shard was gone or its journal could not be written.
         """
-        closing = [link.actor.close.remote() for link in self._links]
-        closed = await asyncio.gather(*closing, return_exceptions=True)
+        failures = await asyncio.gather(*(link.close() for link in self._links))
         for index, link in enumerate(self._links):
             ray.kill(link.actor)
             while (
                 await asyncio.to_thread(_find, self.name, index) is not None
             ):  # Ray frees names a little later
                 await asyncio.sleep(0.01)
-        for failure in closed:
-            if isinstance(failure, BaseException):
-                raise StoreError(f"the store named {self.name!r} ended with an error: {failure}")
+        for failure in failures:
+            if failure is not None:
+                raise failure
 
 
 def _started(name: str, index: int, arguments: tuple[Any, ...]) -> ActorHandle:

@@ -15,6 +15,9 @@ from .errors import RayboltError, StoreError
 from .keeper import Keeper, Question, waits
 from .room import Room
 
+_GONE = (RayActorError, ActorUnschedulableError)
+"""What Ray raises when a shard is not there and will not be: ended, or (the latter) its node is lost."""
+
 
 @dataclass(frozen=True, slots=True)
 class ShardState:
@@ -58,11 +61,22 @@ class ShardLink:
         method = self.actor.wait if wait else self.actor.ask
         try:
             answers: list[Any] = await method.remote(questions)
-        except (RayActorError, ActorUnschedulableError) as error:  # the latter when its node is lost
-            return [StoreError(f"the store named {self._store_name!r} is gone: {error}") for _ in questions]
+        except _GONE as error:
+            return [self._gone(error) for _ in questions]
         except Exception as error:  # whatever it is, those who asked hear of it
             return [error] * len(questions)
         return answers
+
+    async def close(self) -> StoreError | None:
+        """Has the shard close its journal, before it is ended; returns what was amiss."""
+        try:
+            failure: StoreError | None = await self.actor.close.remote()
+        except _GONE as error:
+            return self._gone(error)
+        return failure
+
+    def _gone(self, error: Exception) -> StoreError:
+        return StoreError(f"the store named {self._store_name!r} is gone: {error}")
 
 
 class _Mailbox:
@@ -128,9 +142,15 @@ class Shard:
         calls = (self._keeper.ask(operation, arguments) for operation, arguments in questions)
         return await asyncio.gather(*calls, return_exceptions=True)
 
-    async def close(self) -> None:
-        if self._state.failure is None:
+    async def close(self) -> StoreError | None:
+        """Lets go of the folder; returns why the last changes could not be written, if they could not."""
+        if self._state.failure is not None:
+            return None
+        try:
             self._keeper.close()
+        except StoreError as error:
+            return error
+        return None
 
 
 def _put_table(table: Any) -> ray.ObjectRef:

@@ -146,11 +146,17 @@ def test_a_store_on_a_lost_node_is_gone_and_its_folder_has_everything(cluster: A
                     await store.add_span(make_call_span(one.attempt, number))
             say(written=40)
             input()
-            for ask in (store.statistics, store.query_rollouts):
+            async def error_of(ask):
                 try:
                     await ask()
                 except StoreError as error:
-                    say(error=str(error))
+                    return str(error)
+
+            while (error := await error_of(store.statistics)) is None:  # workers outlive a raylet
+                await asyncio.sleep(0.1)
+            say(error=error)
+            say(error=await error_of(store.query_rollouts))
+            say(error=await error_of(store.destroy))
             try:
                 RayStore.connect("elsewhere")
             except StoreError as error:
@@ -170,7 +176,7 @@ def test_a_store_on_a_lost_node_is_gone_and_its_folder_has_everything(cluster: A
         assert driver.hears() == {"written": 40}
         cluster.remove_node(node, allow_graceful=False)
         driver.go_on()
-        for _ in range(2):
+        for _ in ("statistics", "query_rollouts", "destroy"):
             assert "the store named 'elsewhere' is gone" in driver.hears()["error"]
         assert "no store named 'elsewhere' runs in this cluster" in driver.hears()["error"]
         driver.go_on()

@@ -8,11 +8,20 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 from store_samples import make_span
 
-from raybolt.store import InvalidValue, LocalStore, StoreError, StoreFull, read_group
+from raybolt.store import (
+    InvalidValue,
+    LightningStore,
+    LocalStore,
+    RayStore,
+    StoreError,
+    StoreFull,
+    read_group,
+)
 from raybolt.store.room import Room
 
 SMALL_DISK_BYTES = 64 * 2**20
@@ -34,7 +43,12 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
-async def add_until_refused(store: LocalStore, rollout_id: str) -> tuple[list[int], StoreError]:
+def enlarge(small_disk: Path) -> None:
+    """Makes room on it."""
+    subprocess.run(["mount", "-o", f"remount,size={4 * SMALL_DISK_BYTES}", str(small_disk)], check=True)
+
+
+async def add_until_refused(store: LightningStore, rollout_id: str) -> tuple[list[int], StoreError]:
     """Adds spans of 100 kB one after another; returns the acknowledged ones' numbers, and the refusal."""
     (attempt,) = await store.query_attempts(rollout_id)
     acknowledged: list[int] = []
@@ -47,7 +61,7 @@ async def add_until_refused(store: LocalStore, rollout_id: str) -> tuple[list[in
     raise AssertionError("the disk was never full")
 
 
-async def numbers_of(store: LocalStore, rollout_id: str) -> list[int]:
+async def numbers_of(store: LightningStore, rollout_id: str) -> list[int]:
     return [span.sequence_id for span in await store.query_spans(rollout_id)]
 
 
@@ -99,7 +113,7 @@ async def test_a_full_disk_without_reserve_stops_the_store_and_loses_nothing_ack
         await store.update_attempt("r", "latest", status="succeeded")
     with pytest.raises(StoreError, match="make room"):
         await store.close()
-    subprocess.run(["mount", "-o", f"remount,size={4 * SMALL_DISK_BYTES}", str(small_disk)], check=True)
+    enlarge(small_disk)
     async with LocalStore(small_disk / "store", keep_in_flight=True, reserve_bytes=0) as reopened:
         assert await numbers_of(reopened, "r") == acknowledged
         statistics = await reopened.statistics()
@@ -152,6 +166,31 @@ async def test_a_file_that_may_not_grow_stops_the_store_and_loses_nothing_acknow
     assert len(acknowledged) > 10
     async with LocalStore(tmp_path, keep_in_flight=True) as store:
         assert await numbers_of(store, "r") == acknowledged
+
+
+async def test_shards_on_a_full_disk_refuse_stop_and_can_be_opened_again(
+    small_disk: Path, ray_session: None
+) -> None:
+    name = f"full-{uuid4().hex}"
+    store = RayStore.create(small_disk / "store", name=name, num_shards=2, reserve_bytes=RESERVE_BYTES)
+    await store.start_rollout("x", rollout_id="r")
+    acknowledged, refusal = await add_until_refused(store, "r")
+    assert isinstance(refusal, StoreFull)
+    queued: list[str] = []
+
+    async def enqueue_for_ever() -> None:
+        while True:
+            queued.append((await store.enqueue_rollout("x" * 200_000)).rollout_id)
+
+    with pytest.raises(StoreError, match=r"cannot be written \(.*full"):
+        await enqueue_for_ever()
+    with pytest.raises(StoreError, match="make room, then open the store again"):
+        await store.destroy()
+    enlarge(small_disk)
+    again = RayStore.create(small_disk / "store", name=name)
+    assert await numbers_of(again, "r") == acknowledged
+    assert {each.rollout_id for each in await again.query_rollouts()} == {"r", *queued}
+    await again.destroy()
 
 
 def test_spans_may_fill_the_disk_down_to_the_reserve(tmp_path: Path) -> None:
