@@ -12,15 +12,15 @@ its last transactions as a whole.
 
 import json
 import sqlite3
-import threading
 from collections.abc import Iterable, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from dataclasses import asdict, fields
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from .checkpoints import Checkpointer
 from .errors import InvalidValue, StoreError
 from .record import Snapshot
 from .rows import SpanRow
@@ -117,7 +117,7 @@ class Journal:
         self._pending: list[tuple[str, tuple[Any, ...]]] = []
         self._failure: str | None = None
         self._bytes_in_log = 0
-        self._checkpointer = _Checkpointer(self._path)
+        self._checkpointer = Checkpointer(self._path)
 
     # Recorder
 
@@ -304,37 +304,6 @@ class Journal:
             self._checkpointer.close()
             self._connection.close()
             self._lock.close()
-
-
-class _Checkpointer:
-    """Moves the log into the database file from a thread of its own, since that waits for the device."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._wake = threading.Event()
-        self._closing = False
-        self._thread = threading.Thread(target=self._run, name="raybolt-journal", daemon=True)
-        self._thread.start()
-
-    def wake(self) -> None:
-        self._wake.set()
-
-    def close(self) -> None:
-        self._closing = True
-        self._wake.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
-            while self._wake.wait() and not self._closing:
-                self._wake.clear()
-                # A checkpoint that fails (a full disk) is tried again after more writes; until then
-                # the log keeps everything.
-                with suppress(sqlite3.Error):
-                    # The first does the work while writers go on; the second, nearly idle, holds them
-                    # back for a moment, without which the log would never start afresh.
-                    connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
-                    connection.execute("PRAGMA wal_checkpoint(RESTART)")
 
 
 def _lock_folder(folder: Path) -> sqlite3.Connection:
