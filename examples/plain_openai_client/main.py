@@ -1,7 +1,7 @@
 """Two roles in plain Python with the `openai` client, trained together on the shipped tiny model.
 
-A writer writes a query and a critic repairs it. With a key and no raybolt the function talks to OpenAI; inside
-a run the same client's requests are answered by the policy, so nothing leaves the machine.
+A writer writes a query and a critic repairs it. With a key and no raybolt the function talks to OpenAI;
+inside a run the same client's requests are answered by the policy, so nothing leaves the machine.
 """
 
 import argparse
