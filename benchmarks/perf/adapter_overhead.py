@@ -104,7 +104,7 @@ async def measure(side: Side, num_runs: int) -> dict[str, float]:
     many_native, many_ours = (
         milliseconds / NUM_AT_ONCE
         for milliseconds in await compare(
-            lambda: at_once(native), lambda: at_once(ours), max(3, num_runs // NUM_AT_ONCE)
+            lambda: at_once(native), lambda: at_once(ours), max(2, num_runs // 8)
         )
     )
     figures = {
