@@ -3,10 +3,10 @@
 Runner actors with 16 runs at once dequeue, record and end rollouts; the driver declares, enqueues and takes
 groups, then reads them as a learner would. Half of the spans carry 400 prompt ids, 50 response ids and their
 log-probabilities. Wall times are medians over the iterations after the first. CPU time is that of the
-shard's process, all threads, so that a busy machine disturbs it less; "direct" is the CPU time of the same
+shards' processes, all threads, so that a busy machine disturbs it less; "direct" is the CPU time of the same
 work on a LocalStore with a journal, call by call, where no process boundary is crossed.
 
-    python -m raybolt.benchmarks.perf.store_iteration [--runners 2] [--iterations 6] [--report FILE]
+    python -m raybolt.benchmarks.perf.store_iteration [--runners 2] [--shards 1] [--iterations 6] [--report FILE]
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def timed(costs: Costs, name: str) -> Iterator[None]:
     costs.setdefault(name, []).append(1000 * (time.perf_counter() - start))
 
 
-def measure_ray(folder: str, *, num_runners: int, num_iterations: int) -> Costs:
+def measure_ray(folder: str, *, num_runners: int, num_shards: int, num_iterations: int) -> Costs:
     """Returns the cost of each step in ms, by iteration."""
 
     @ray.remote(num_cpus=0)
@@ -115,12 +115,12 @@ def measure_ray(folder: str, *, num_runners: int, num_iterations: int) -> Costs:
         async def work(self, store: RayStore) -> None:
             await work(store, CONCURRENCY)
 
-    store = RayStore.create(folder, name="perf")
+    store = RayStore.create(folder, name="perf", num_shards=num_shards)
     runners = [Runner.remote() for _ in range(num_runners)]  # type: ignore[attr-defined]
 
     def shard_cpu_ms() -> float:
-        seconds: float = ray.get(store._links[0].actor.__ray_call__.remote(lambda _: time.process_time()))
-        return 1000 * seconds
+        asked = [link.actor.__ray_call__.remote(lambda _: time.process_time()) for link in store._links]
+        return 1000 * float(sum(ray.get(asked)))
 
     costs: Costs = {}
     for iteration in range(num_iterations):
@@ -131,7 +131,7 @@ def measure_ray(folder: str, *, num_runners: int, num_iterations: int) -> Costs:
             ray.get([runner.work.remote(store) for runner in runners])
         with timed(costs, "wall, take_groups"):
             handles: list[GroupHandle] = blocking(store.take_groups(NUM_GROUPS))
-        costs.setdefault("shard CPU, all of the above", []).append(shard_cpu_ms() - cpu)
+        costs.setdefault("CPU of all shards, all of the above", []).append(shard_cpu_ms() - cpu)
         with timed(costs, "wall, read_group of all"):
             num_spans = sum(len(data.spans) for handle in handles for data in read_group(handle).rollouts)
         assert num_spans == NUM_GROUPS * GROUP_SIZE * NUM_SPANS
@@ -159,6 +159,7 @@ def measure_direct(folder: str, *, num_iterations: int) -> Costs:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--runners", type=int, default=2, help="runner actors")
+    parser.add_argument("--shards", type=int, default=1, help="shards of the store")
     parser.add_argument("--iterations", type=int, default=6, help="iterations, of which the first warms up")
     parser.add_argument("--report", type=Path, help="JSON file for the figures")
     options = parser.parse_args()
@@ -166,7 +167,12 @@ def main() -> None:
         address="local", num_cpus=4, include_dashboard=False, log_to_driver=False, configure_logging=False
     )
     with tempfile.TemporaryDirectory() as folder:
-        costs = measure_ray(folder, num_runners=options.runners, num_iterations=options.iterations)
+        costs = measure_ray(
+            folder,
+            num_runners=options.runners,
+            num_shards=options.shards,
+            num_iterations=options.iterations,
+        )
     ray.shutdown()
     with tempfile.TemporaryDirectory() as folder:
         costs |= measure_direct(folder, num_iterations=options.iterations)
@@ -186,7 +192,13 @@ def main() -> None:
         }
         options.report.write_text(
             json.dumps(
-                {"runners": options.runners, "ms": medians, "machine": machine, "ray": ray.__version__},
+                {
+                    "runners": options.runners,
+                    "shards": options.shards,
+                    "ms": medians,
+                    "machine": machine,
+                    "ray": ray.__version__,
+                },
                 indent=2,
             )
             + "\n"
