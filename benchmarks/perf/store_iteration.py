@@ -6,7 +6,7 @@ log-probabilities. Wall times are medians over the iterations after the first. C
 shards' processes, all threads, so that a busy machine disturbs it less; "direct" is the CPU time of the same
 work on a LocalStore with a journal, call by call, where no process boundary is crossed.
 
-    python -m raybolt.benchmarks.perf.store_iteration [--runners 2] [--shards 1] [--iterations 6] [--report FILE]
+    python -m raybolt.benchmarks.perf.store_iteration [--runners 2] [--shards 1] [--report FILE]
 """
 
 from __future__ import annotations
@@ -185,24 +185,18 @@ def main() -> None:
         table.add_row(name, f"{value:.1f}")
     Console().print(table)
     if options.report:
-        machine = {
-            "cpus": os.cpu_count(),
-            "load": round(os.getloadavg()[0], 1),
-            "python": platform.python_version(),
+        report = {
+            "runners": options.runners,
+            "shards": options.shards,
+            "ms": medians,
+            "machine": {
+                "cpus": os.cpu_count(),
+                "load": round(os.getloadavg()[0], 1),
+                "python": platform.python_version(),
+            },
+            "ray": ray.__version__,
         }
-        options.report.write_text(
-            json.dumps(
-                {
-                    "runners": options.runners,
-                    "shards": options.shards,
-                    "ms": medians,
-                    "machine": machine,
-                    "ray": ray.__version__,
-                },
-                indent=2,
-            )
-            + "\n"
-        )
+        options.report.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":
