@@ -128,3 +128,9 @@ def templates() -> dict[str, str]:
         "forgets thoughts": FORGETS_THOUGHTS,
         "llama2": LLAMA2,
     }
+
+
+@pytest.fixture
+def openai_client() -> None:
+    """Skips the test where its agent's client is not installed."""
+    pytest.importorskip("openai", reason="the test's agent uses the openai client")

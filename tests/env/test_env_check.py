@@ -44,6 +44,7 @@ def test_good_environments_pass(make_env, function):
     assert check_env(make_env(function)) == tuple(name for name in RULES if name != "isolation")
 
 
+@pytest.mark.usefixtures("openai_client")
 def test_a_good_wrapped_agent_passes_every_rule():
     agent = raybolt.wrap(agents.duo, reward=lambda task, result, trajectory: 1.0)
     assert check_env(agent, TASKS) == tuple(RULES)
@@ -134,6 +135,7 @@ def test_faults_of_an_agent_are_found(make_env, function, rule):
 
 
 @pytest.mark.parametrize("agent", [leaves_a_span_open, has_a_span_without_parent, has_two_roots])
+@pytest.mark.usefixtures("openai_client")
 def test_faults_in_an_agents_spans_are_found(agent):
     with broken("spans"):
         check_env(raybolt.wrap(agent, reward=lambda task, result, trajectory: 1.0), TASKS)

@@ -244,6 +244,7 @@ def test_seeds_repeat_the_tasks_drawn_before_and_after(make_view):
     assert len(set(drawn(view))) > 1
 
 
+@pytest.mark.usefixtures("openai_client")
 def test_a_wrapped_agent_gives_the_view():
     agent = raybolt.wrap(agents.duo, reward=lambda task, result, trajectory: float(len(trajectory.calls)))
     asked = []

@@ -4,16 +4,16 @@ import importlib.util
 
 import pytest
 import view_agents as agents
-from pettingzoo.test import parallel_api_test, parallel_seed_test
 from scripted_runs import Program, say
 
 import raybolt
 from raybolt.env.agent_env import AgentEnv
 from raybolt.env.errors import RunOver
 from raybolt.env.padded_env import PaddedAgentEnv
-from raybolt.env.parallel_view import ParallelView
 from raybolt.store.errors import InvalidValue
 
+pettingzoo_test = pytest.importorskip("pettingzoo.test", reason="the view needs the extra pettingzoo")
+parallel_view = pytest.importorskip("raybolt.env.parallel_view")
 ROLES = ["writer", "critic"]
 
 
@@ -23,7 +23,7 @@ def make_view(make_codec):
 
     def make(function=agents.writer_and_critic, possible_agents=ROLES):
         env = AgentEnv(Program(function), codec=make_codec(max_context=400), tasks=agents.TASKS)
-        views.append(ParallelView(PaddedAgentEnv(env, possible_agents, max_new_tokens=8)))
+        views.append(parallel_view.ParallelView(PaddedAgentEnv(env, possible_agents, max_new_tokens=8)))
         return views[-1]
 
     yield make
@@ -37,8 +37,8 @@ def make_view(make_codec):
     ids=lambda function: function.__name__,
 )
 def test_pettingzoos_own_checks_pass(make_view, function):
-    parallel_api_test(make_view(function), num_cycles=20)
-    parallel_seed_test(lambda: make_view(function), num_cycles=5)
+    pettingzoo_test.parallel_api_test(make_view(function), num_cycles=20)
+    pettingzoo_test.parallel_seed_test(lambda: make_view(function), num_cycles=5)
 
 
 def test_everybody_lives_to_the_end_and_who_is_not_asked_sees_nothing(make_view):

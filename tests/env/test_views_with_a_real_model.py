@@ -49,6 +49,7 @@ def padded_reply(engine: TransformersEngine, observation: dict[str, Any]) -> np.
     return np.pad(response_ids, (0, 8 - len(response_ids)), constant_values=7)
 
 
+@pytest.mark.usefixtures("openai_client")
 def test_one_role_is_decided_on_while_a_frozen_model_plays_the_other(engine):
     async def frozen(request: ChatRequest) -> Completion:
         return CODEC.decode(await generate(engine, CODEC.encode(request, CodecMemory())), request)
@@ -65,7 +66,9 @@ def test_one_role_is_decided_on_while_a_frozen_model_plays_the_other(engine):
     assert info["role"] == "writer"
 
 
+@pytest.mark.usefixtures("openai_client")
 def test_both_roles_act_in_the_parallel_view(engine):
+    pytest.importorskip("pettingzoo", reason="the view needs the extra pettingzoo")
     env = AGENT.parallel_env(tasks=agents.TASKS, **SIZES)
     for task in agents.TASKS[:3]:
         observations, _ = env.reset(options={"task": task})
@@ -80,6 +83,7 @@ def test_both_roles_act_in_the_parallel_view(engine):
         assert said == [action[: len(ids)] for action, ids in zip(taken, said, strict=True)]
 
 
+@pytest.mark.usefixtures("openai_client")
 def test_an_agent_whose_calls_a_model_answers_keeps_all_rules(engine):
     def reply(request: ChatRequest) -> np.ndarray:
         return asyncio.run(generate(engine, CODEC.encode(request, CodecMemory())))
