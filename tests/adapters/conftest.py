@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from raybolt.adapters.wrap import WrappedAgent, wrap
 from raybolt.env.chat import ChatMessage, ChatRequest, Completion, ToolCall
+from raybolt.env.models import resolve_model
 from raybolt.env.policy import RunEnd
 from raybolt.env.recorder import SpanRecorder
 from raybolt.env.run import AgentRun
 from raybolt.env.task import Task
 from raybolt.store.types import Span
+
+if TYPE_CHECKING:
+    from raybolt.rl.engines.transformers import TransformersEngine
 
 Policy = Callable[[ChatRequest], Completion]
 
@@ -103,3 +107,18 @@ class Script:
 @pytest.fixture
 def script() -> Script:
     return Script()
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[TransformersEngine]:
+    """The tiny model, which really generates."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from raybolt.rl.engines.transformers import TransformersEngine
+
+    torch.set_num_threads(1)  # a model this small only waits for more
+    model = AutoModelForCausalLM.from_pretrained(resolve_model("tiny").path, dtype=torch.float32)
+    engine = TransformersEngine(model)
+    yield engine
+    engine.close()

@@ -1,7 +1,6 @@
 """Every way to bring an agent, on a real model: the tokens that were sampled are the tokens that are kept."""
 
 import asyncio
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -9,12 +8,9 @@ from langchain.agents import create_agent
 from langchain_core.tools import tool
 from langchain_openai import ChatOpenAI
 from openai import AsyncOpenAI, OpenAI
+from tiny_model import episode
 
 import raybolt
-from raybolt.env.models import resolve_model
-from raybolt.env.policy import Sampled
-from raybolt.rl.engines.base import GenerateRequest
-from raybolt.rl.engines.transformers import TransformersEngine
 
 NOWHERE = "http://127.0.0.1:9/v1"
 
@@ -47,34 +43,6 @@ async def two_turns_async(question):
         for _ in range(2):
             reply = await client.chat.completions.create(model="gpt-5", messages=messages)
             messages += [reply.choices[0].message, {"role": "user", "content": "and again"}]
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[TransformersEngine]:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(1)  # a model this small only waits for more
-    model = AutoModelForCausalLM.from_pretrained(resolve_model("tiny").path, dtype=torch.float32)
-    engine = TransformersEngine(model)
-    yield engine
-    engine.close()
-
-
-async def episode(
-    env: raybolt.AgentEnv, engine: TransformersEngine, task: raybolt.Task
-) -> raybolt.Trajectory:
-    observations, _ = await env.areset(task)
-    while env.end is None:
-        actions = {}
-        for agent_id, prompt_ids in observations.items():
-            request = GenerateRequest(
-                prompt_ids=prompt_ids, max_new_tokens=24, temperature=0.0, seed=7, stop_ids=env.codec.stop_ids
-            )
-            generation = await engine.generate(request)
-            actions[agent_id] = Sampled(generation.response_ids, generation.logprobs, 3, 0.0)
-        observations, *_ = await env.astep(actions)
-    return env.trajectory
 
 
 @pytest.mark.parametrize("agent", [factory, built_agent, two_turns, two_turns_async])

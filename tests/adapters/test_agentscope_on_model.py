@@ -1,20 +1,17 @@
 """AgentScope's agents on a real model: the tokens that were sampled are the tokens that are kept."""
 
 import asyncio
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from kits.agentscope_kit import AgentScopeKit, agent, openai_model
+from tiny_model import episode
 
 import raybolt
-from raybolt.env.models import resolve_model
-from raybolt.env.policy import Sampled
-from raybolt.rl.engines.base import GenerateRequest
-from raybolt.rl.engines.transformers import TransformersEngine
 
 KIT = AgentScopeKit()
 QUESTION = "singer(singer_id, name, age)\nShow the name of each singer."
+TASK = raybolt.Task("t", QUESTION)
 
 
 def run_sql(query: str) -> str:
@@ -33,34 +30,6 @@ async def two_turns(question: str):
 WRITER = agent("writer", openai_model(stream=True))
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[TransformersEngine]:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(1)  # a model this small only waits for more
-    engine = TransformersEngine(
-        AutoModelForCausalLM.from_pretrained(resolve_model("tiny").path, dtype=torch.float32)
-    )
-    yield engine
-    engine.close()
-
-
-async def episode(env: raybolt.AgentEnv, engine: TransformersEngine) -> raybolt.Trajectory:
-    observations, _ = await env.areset(raybolt.Task("t", QUESTION))
-    while env.end is None:
-        actions = {}
-        for agent_id, prompt_ids in observations.items():
-            request = GenerateRequest(
-                prompt_ids=prompt_ids, max_new_tokens=24, temperature=0.0, seed=7, stop_ids=env.codec.stop_ids
-            )
-            generation = await engine.generate(request)
-            actions[agent_id] = Sampled(generation.response_ids, generation.logprobs, 3, 0.0)
-        observations, *_ = await env.astep(actions)
-    assert not env.end.failed, env.end
-    return env.trajectory
-
-
 AGENTS = {
     "factory with a tool": (KIT.with_tools("factory", [run_sql]), ["writer"]),
     "two roles": (KIT.two_roles("factory"), ["writer", "critic"]),
@@ -77,7 +46,7 @@ async def test_sampled_tokens_reach_the_trajectory_and_are_reused_as_they_were(n
         reward=lambda task, result, trajectory: float(len(trajectory.calls)),
         limits=raybolt.RunLimits(max_calls=6, max_seconds=60),
     )
-    trajectories = await asyncio.gather(*(episode(wrapped.env("tiny"), engine) for _ in range(3)))
+    trajectories = await asyncio.gather(*(episode(wrapped.env("tiny"), engine, TASK) for _ in range(3)))
     for trajectory in trajectories:
         assert [call.role for call in trajectory.calls] == roles
         assert trajectory.total_reward == len(roles)

@@ -1,7 +1,6 @@
 """AutoGen's agents and teams on a real model: the tokens that were sampled are the tokens that are kept."""
 
 import asyncio
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -10,14 +9,12 @@ from autogen_agentchat.messages import ModelClientStreamingChunkEvent
 from autogen_agentchat.teams import RoundRobinGroupChat, SelectorGroupChat, Swarm
 from autogen_agentchat.tools import AgentTool
 from autogen_ext.models.openai import OpenAIChatCompletionClient
+from tiny_model import episode
 
 import raybolt
-from raybolt.env.models import resolve_model
-from raybolt.env.policy import Sampled
-from raybolt.rl.engines.base import GenerateRequest
-from raybolt.rl.engines.transformers import TransformersEngine
 
 QUESTION = "singer(singer_id, name, age)\nShow the name of each singer."
+TASK = raybolt.Task("t", QUESTION)
 
 
 def run_sql(query: str) -> str:
@@ -69,33 +66,6 @@ def built():
     return pair(OpenAIChatCompletionClient(model="gpt-4o", api_key="x", base_url=nowhere, max_retries=0))
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[TransformersEngine]:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(1)  # a model this small only waits for more
-    model = AutoModelForCausalLM.from_pretrained(resolve_model("tiny").path, dtype=torch.float32)
-    engine = TransformersEngine(model)
-    yield engine
-    engine.close()
-
-
-async def episode(env: raybolt.AgentEnv, engine: TransformersEngine) -> raybolt.Trajectory:
-    observations, _ = await env.areset(raybolt.Task("t", QUESTION))
-    while env.end is None:
-        actions = {}
-        for agent_id, prompt_ids in observations.items():
-            request = GenerateRequest(
-                prompt_ids=prompt_ids, max_new_tokens=16, temperature=0.0, seed=7, stop_ids=env.codec.stop_ids
-            )
-            generation = await engine.generate(request)
-            actions[agent_id] = Sampled(generation.response_ids, generation.logprobs, 3, 0.0)
-        observations, *_ = await env.astep(actions)
-    assert not env.end.failed, env.end
-    return env.trajectory
-
-
 ROLES = [
     (with_tool, {"writer"}),
     (pair, {"writer", "critic"}),
@@ -115,7 +85,9 @@ async def test_sampled_tokens_reach_the_trajectory_of_every_role(agent, roles, e
         reward=lambda task, result, trajectory: float(len(trajectory.calls)),
         limits=raybolt.RunLimits(max_calls=20, max_seconds=60),
     )
-    trajectories = await asyncio.gather(*(episode(wrapped.env("tiny"), engine) for _ in range(3)))
+    trajectories = await asyncio.gather(
+        *(episode(wrapped.env("tiny"), engine, TASK, max_new_tokens=16) for _ in range(3))
+    )
     for trajectory in trajectories:
         assert trajectory.total_reward == len(trajectory.calls)
         assert {call.role for call in trajectory.calls} <= roles
@@ -131,7 +103,7 @@ async def test_sampled_tokens_reach_the_trajectory_of_every_role(agent, roles, e
 
 async def test_what_a_role_said_before_is_reused_token_by_token(engine):
     wrapped = raybolt.wrap(pair, reward=lambda task, result, trajectory: 1.0)
-    trajectory = await episode(wrapped.env("tiny"), engine)
+    trajectory = await episode(wrapped.env("tiny"), engine, TASK, max_new_tokens=16)
     assert [call.role for call in trajectory.calls] == ["writer", "critic", "writer", "critic"]
     for earlier, later in zip(trajectory.calls, trajectory.calls[2:], strict=False):
         known = np.concatenate([earlier.prompt_ids, earlier.response_ids])

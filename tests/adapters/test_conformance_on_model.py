@@ -7,11 +7,9 @@ import pytest
 from kits.every import KITS, kit_of
 
 from raybolt.adapters.check import call
-from raybolt.env.models import resolve_model
 from raybolt.env.policy import Sampled
 from raybolt.env.task import Task
 from raybolt.rl.engines.base import GenerateRequest
-from raybolt.rl.engines.transformers import TransformersEngine
 
 WAYS = [
     pytest.param(framework, way, id=f"{framework}-{way}")
@@ -20,18 +18,6 @@ WAYS = [
     if (framework, way) != ("python", "factory")
 ]
 VERSION = 7
-
-
-@pytest.fixture(scope="module")
-def engine():
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(1)  # a model this small only waits for more
-    model = AutoModelForCausalLM.from_pretrained(resolve_model("tiny").path, dtype=torch.float32)
-    engine = TransformersEngine(model)
-    yield engine
-    engine.close()
 
 
 def shout(word: str) -> str:

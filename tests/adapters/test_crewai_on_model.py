@@ -1,22 +1,19 @@
 """CrewAI's crews and Flows on a real model: the tokens that were sampled are the tokens that are kept."""
 
 import asyncio
-from collections.abc import Iterator
 
 import pytest
 from crewai import BaseLLM, Crew, Process
 from crewai.flow.flow import Flow, listen, start
 from crewai.tools import tool
 from kits.crewai_kit import ask, member, model_at
+from tiny_model import episode
 
 import raybolt
 from raybolt.adapters.check import NOWHERE
-from raybolt.env.models import resolve_model
-from raybolt.env.policy import Sampled
-from raybolt.rl.engines.base import GenerateRequest
-from raybolt.rl.engines.transformers import TransformersEngine
 
 QUESTION = "singer(singer_id, name, age)\nShow the name of each singer."
+TASK = raybolt.Task("t", QUESTION)
 
 
 @tool
@@ -53,34 +50,6 @@ class LateFlow(Flow):
         return str(await member("critic", model_at(NOWHERE)).kickoff_async(f"Check: {text}"))
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[TransformersEngine]:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(1)  # a model this small only waits for more
-    model = AutoModelForCausalLM.from_pretrained(resolve_model("tiny").path, dtype=torch.float32)
-    engine = TransformersEngine(model)
-    yield engine
-    engine.close()
-
-
-async def episode(agent: raybolt.WrappedAgent, engine: TransformersEngine) -> raybolt.Trajectory:
-    env = agent.env("tiny")
-    observations, _ = await env.areset(raybolt.Task("t", QUESTION))
-    while env.end is None:
-        actions = {}
-        for agent_id, prompt_ids in observations.items():
-            request = GenerateRequest(
-                prompt_ids=prompt_ids, max_new_tokens=12, temperature=0.0, seed=7, stop_ids=env.codec.stop_ids
-            )
-            generation = await engine.generate(request)
-            actions[agent_id] = Sampled(generation.response_ids, generation.logprobs, 3, 0.0)
-        observations, *_ = await env.astep(actions)
-    assert env.end.error is None, env.end
-    return env.trajectory
-
-
 @pytest.mark.parametrize(
     ("agent", "roles"),
     [
@@ -96,7 +65,9 @@ async def test_sampled_tokens_reach_the_trajectory_with_their_roles(engine, agen
     wrapped = raybolt.wrap(
         agent, reward=lambda task, result, trajectory: float(len(trajectory.calls)), limits=LIMITS
     )
-    trajectories = await asyncio.gather(*(episode(wrapped, engine) for _ in range(3)))
+    trajectories = await asyncio.gather(
+        *(episode(wrapped.env("tiny"), engine, TASK, max_new_tokens=12) for _ in range(3))
+    )
     for trajectory in trajectories:
         assert {call.role for call in trajectory.calls} == roles
         assert trajectory.total_reward == len(trajectory.calls)

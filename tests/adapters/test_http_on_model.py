@@ -5,17 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny_model import episode
 
 import raybolt
-from raybolt.env.models import resolve_model
-from raybolt.env.policy import Sampled
-from raybolt.rl.engines.base import GenerateRequest
-from raybolt.rl.engines.transformers import TransformersEngine
 from raybolt.store.local import LocalStore
 
 # Two turns, over both APIs, with log-probabilities; prints what the server told the agent of its tokens.
@@ -49,34 +45,6 @@ with urllib.request.urlopen(request) as answer:
 """
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[TransformersEngine]:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(1)  # a model this small only waits for more
-    model = AutoModelForCausalLM.from_pretrained(resolve_model("tiny").path, dtype=torch.float32)
-    engine = TransformersEngine(model)
-    yield engine
-    engine.close()
-
-
-async def episode(
-    env: raybolt.AgentEnv, engine: TransformersEngine, task: raybolt.Task
-) -> raybolt.Trajectory:
-    observations, _ = await env.areset(task)
-    while env.end is None:
-        actions = {}
-        for agent_id, prompt_ids in observations.items():
-            request = GenerateRequest(
-                prompt_ids=prompt_ids, max_new_tokens=16, temperature=1.0, seed=7, stop_ids=env.codec.stop_ids
-            )
-            generation = await engine.generate(request)
-            actions[agent_id] = Sampled(generation.response_ids, generation.logprobs, 3, 1.0)
-        observations, *_ = await env.astep(actions)
-    return env.trajectory
-
-
 async def test_the_tokens_that_were_sampled_are_recorded_told_and_reused(engine):
     results = []
 
@@ -85,7 +53,13 @@ async def test_the_tokens_that_were_sampled_are_recorded_told_and_reused(engine)
         return 1.0
 
     agent = raybolt.wrap(raybolt.command([sys.executable, "-c", AGENT]), reward=reward)
-    trajectory = await episode(agent.env("tiny"), engine, raybolt.Task("t", "singer(name)\nShow each name."))
+    trajectory = await episode(
+        agent.env("tiny"),
+        engine,
+        raybolt.Task("t", "singer(name)\nShow each name."),
+        max_new_tokens=16,
+        temperature=1.0,
+    )
     assert not trajectory.failed, trajectory.error
     first, second = trajectory.calls
     (told,) = results

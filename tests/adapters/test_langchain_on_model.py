@@ -2,7 +2,6 @@
 
 import asyncio
 import operator
-from collections.abc import Iterator
 from typing import Annotated, TypedDict
 
 import numpy as np
@@ -11,12 +10,9 @@ from kits.langchain_kit import LangChainKit, openai_model
 from langchain_core.language_models import FakeListChatModel
 from langgraph.graph import START, StateGraph
 from langgraph.types import Send
+from tiny_model import episode
 
 import raybolt
-from raybolt.env.models import resolve_model
-from raybolt.env.policy import Sampled
-from raybolt.rl.engines.base import GenerateRequest
-from raybolt.rl.engines.transformers import TransformersEngine
 
 KIT = LangChainKit()
 QUESTION = "singer(singer_id, name, age)\nShow the name of each singer."
@@ -48,35 +44,6 @@ AGENTS = {
 }
 
 
-@pytest.fixture(scope="module")
-def engine() -> Iterator[TransformersEngine]:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(1)  # a model this small only waits for more
-    engine = TransformersEngine(
-        AutoModelForCausalLM.from_pretrained(resolve_model("tiny").path, dtype=torch.float32)
-    )
-    yield engine
-    engine.close()
-
-
-async def episode(agent: raybolt.WrappedAgent, task_input, engine: TransformersEngine) -> raybolt.Trajectory:
-    env = agent.env("tiny")
-    observations, _ = await env.areset(raybolt.Task("t", task_input))
-    while env.end is None:
-        actions = {}
-        for agent_id, prompt_ids in observations.items():
-            request = GenerateRequest(
-                prompt_ids=prompt_ids, max_new_tokens=16, temperature=0.0, seed=7, stop_ids=env.codec.stop_ids
-            )
-            generation = await engine.generate(request)
-            actions[agent_id] = Sampled(generation.response_ids, generation.logprobs, 3, 0.0)
-        observations, *_ = await env.astep(actions)
-    assert not env.end.failed, env.end
-    return env.trajectory
-
-
 def num_calls(task, result, trajectory):
     return float(len(trajectory.calls))
 
@@ -85,7 +52,10 @@ def num_calls(task, result, trajectory):
 async def test_sampled_tokens_reach_the_trajectory(name, engine):
     brought, task_input, roles = AGENTS[name]
     agent = raybolt.wrap(brought, reward=num_calls, limits=raybolt.RunLimits(max_calls=6, max_seconds=60))
-    trajectories = await asyncio.gather(*(episode(agent, task_input, engine) for _ in range(3)))
+    task = raybolt.Task("t", task_input)
+    trajectories = await asyncio.gather(
+        *(episode(agent.env("tiny"), engine, task, max_new_tokens=16) for _ in range(3))
+    )
     for trajectory in trajectories:
         assert [call.role for call in trajectory.calls] == roles
         for call in trajectory.calls:
@@ -102,7 +72,9 @@ async def test_only_the_trainable_role_is_asked_of_the_model(engine):
         trainable=["writer"],
         frozen=FakeListChatModel(responses=["Fine."]),
     )
-    writer, critic = (await episode(agent, QUESTION, engine)).calls
+    writer, critic = (
+        await episode(agent.env("tiny"), engine, raybolt.Task("t", QUESTION), max_new_tokens=16)
+    ).calls
     assert (writer.role, writer.trainable, writer.weights_version) == ("writer", True, 3)
     assert (critic.role, critic.trainable, critic.weights_version) == ("critic", False, None)
     assert critic.response_ids is None or len(critic.response_ids) == 0

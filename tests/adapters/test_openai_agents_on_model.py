@@ -1,18 +1,15 @@
 """The OpenAI Agents SDK and the Responses API on a real model: sampled tokens are the tokens kept."""
 
 import asyncio
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
 from agents import Agent, Runner, function_tool
 from openai import AsyncOpenAI, OpenAI
+from tiny_model import episode
 
 import raybolt
-from raybolt.env.models import resolve_model
 from raybolt.env.policy import Sampled
-from raybolt.rl.engines.base import GenerateRequest
-from raybolt.rl.engines.transformers import TransformersEngine
 
 NOWHERE = "http://127.0.0.1:9/v1"
 
@@ -61,35 +58,6 @@ async def responses_streamed(question):
             async for event in await client.responses.create(model="gpt-5", input=items, stream=True):
                 last = event
             items += [*last.response.output, {"role": "user", "content": "and again"}]
-
-
-@pytest.fixture(scope="module")
-def engine() -> Iterator[TransformersEngine]:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(1)  # a model this small only waits for more
-    model = AutoModelForCausalLM.from_pretrained(resolve_model("tiny").path, dtype=torch.float32)
-    engine = TransformersEngine(model)
-    yield engine
-    engine.close()
-
-
-async def episode(
-    env: raybolt.AgentEnv, engine: TransformersEngine, task: raybolt.Task
-) -> raybolt.Trajectory:
-    observations, _ = await env.areset(task)
-    while env.end is None:
-        actions = {}
-        for agent_id, prompt_ids in observations.items():
-            request = GenerateRequest(
-                prompt_ids=prompt_ids, max_new_tokens=24, temperature=0.0, seed=7, stop_ids=env.codec.stop_ids
-            )
-            generation = await engine.generate(request)
-            actions[agent_id] = Sampled(generation.response_ids, generation.logprobs, 3, 0.0)
-        observations, *_ = await env.astep(actions)
-    assert not env.end.failed, env.end.error
-    return env.trajectory
 
 
 @pytest.mark.parametrize("agent", [factory, blocking, streamed, responses, responses_streamed])
