@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import CodeType
 from typing import Any
 
@@ -61,11 +62,19 @@ def library_roots(function: Callable[..., Any]) -> set[str]:
     annotations = (_type_name(parameter.annotation) for parameter in _parameters(function))
     roots = {_LLM_TYPES[name] for name in annotations if name in _LLM_TYPES}
     code, namespace = _code_and_globals(function)
+    roots |= {_root(_module_of(value)) for value in _enclosed(function)}
     for name in _names(code) if code is not None else ():
         roots.add(_root(name))  # `import openai` inside the function
         if name in namespace:
             roots.add(_root(_module_of(namespace[name])))
     return roots
+
+
+def _enclosed(function: Any) -> Iterator[Any]:
+    """What a function has from the functions around it."""
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # a name that is bound only later
+            yield cell.cell_contents
 
 
 def module_roots(function: Callable[..., Any]) -> set[str]:

@@ -10,6 +10,7 @@ from langchain_openai import ChatOpenAI
 from langgraph.graph import START, MessagesState, StateGraph
 
 import raybolt
+from raybolt.adapters.evidence import library_roots
 from raybolt.adapters.langchain.adapter import LangChainAdapter
 from raybolt.adapters.openai_python.adapter import PythonAdapter
 
@@ -26,6 +27,15 @@ def build_lazily(llm):
 
 def build_from_annotation(brain: "BaseChatModel"):  # noqa: F821  # imported only for type checkers
     return brain
+
+
+def made_inside():
+    from langchain.agents import create_agent as create
+
+    def build_from_closure(llm):
+        return create(llm)
+
+    return build_from_closure
 
 
 def build_without_llm():
@@ -60,6 +70,10 @@ class Answerer:
 )
 def test_factories_of_langchain_are_recognised(agent):
     assert isinstance(raybolt.wrap(agent).adapter, LangChainAdapter)
+
+
+def test_a_factory_made_inside_a_function_names_the_libraries_it_has_from_there():
+    assert "langchain" in library_roots(made_inside())
 
 
 def test_built_agents_of_langchain_are_recognised_and_named():
