@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from ran import Ran
 
 from raybolt.adapters.wrap import WrappedAgent, wrap
 from raybolt.env.chat import ChatMessage, ChatRequest, Completion, ToolCall
@@ -17,33 +18,11 @@ from raybolt.env.policy import RunEnd
 from raybolt.env.recorder import SpanRecorder
 from raybolt.env.run import AgentRun
 from raybolt.env.task import Task
-from raybolt.store.types import Span
 
 if TYPE_CHECKING:
     from raybolt.rl.engines.transformers import TransformersEngine
 
 Policy = Callable[[ChatRequest], Completion]
-
-
-@dataclass
-class Ran:
-    """One finished run."""
-
-    end: RunEnd
-    requests: list[ChatRequest]
-    spans: list[Span]
-
-    @property
-    def result(self) -> Any:
-        assert not self.end.failed, self.end
-        return self.end.result
-
-    def span(self, name: str) -> Span:
-        (found,) = [span for span in self.spans if span.name == name]
-        return found
-
-    def parent_name(self, span: Span) -> str | None:
-        return {other.span_id: other.name for other in self.spans}.get(span.parent_id or "")
 
 
 def say(text: str) -> Completion:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
+
+from ran import Ran
 
 from raybolt.adapters.command.agents import Address
 from raybolt.adapters.endpoint.served import ServedRun
@@ -19,7 +20,6 @@ from raybolt.env.policy import RunEnd
 from raybolt.env.recorder import SpanRecorder
 from raybolt.env.run import AgentRun
 from raybolt.env.task import Task
-from raybolt.store.types import Span
 
 Told = dict[str, Any]
 """What an agent elsewhere is told of its run: task, base_url, api_key, run_url."""
@@ -44,27 +44,6 @@ class Served:
                 if inspect.iscoroutinefunction(self.client):
                     return await self.client(server.description(run))
                 return await run_in_thread(self.client, server.description(run))
-
-
-@dataclass
-class Ran:
-    """One finished run."""
-
-    end: RunEnd
-    requests: list[ChatRequest]
-    spans: list[Span]
-
-    @property
-    def result(self) -> Any:
-        assert not self.end.failed, self.end
-        return self.end.result
-
-    def span(self, name: str) -> Span:
-        (found,) = [span for span in self.spans if span.name == name]
-        return found
-
-    def parent_name(self, span: Span) -> str | None:
-        return {other.span_id: other.name for other in self.spans}.get(span.parent_id or "")
 
 
 async def drive(run: AgentRun, policy: Callable[[ChatRequest], Completion]) -> Ran:

@@ -13,7 +13,8 @@ from typing import Any
 
 import cloudpickle
 import pytest
-from http_support import Ran, drive
+from http_support import drive
+from ran import Ran
 
 import raybolt
 from raybolt.adapters.check.scripted import say

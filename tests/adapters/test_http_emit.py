@@ -8,7 +8,8 @@ from typing import Any
 
 import httpx
 import pytest
-from http_support import Ran, Told, drive, new_run, serve
+from http_support import Told, drive, new_run, serve
+from ran import Ran
 
 import raybolt
 from raybolt.adapters.check.scripted import say

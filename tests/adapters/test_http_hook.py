@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_support import Ran, drive
+from http_support import drive
+from ran import Ran
 
 import raybolt
 from raybolt.adapters.check.scripted import say, tools_then

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from http_support import Ran, drive
+from http_support import drive
+from ran import Ran
 
 import raybolt
 from raybolt.adapters.capture import FRAMEWORK_LIBRARIES
