@@ -88,11 +88,11 @@ async def _answered_by_own_model(relay: Relay, run: ServedRun, exchange: Exchang
     try:
         with own_call(run.policy, exchange.request) as seen:
             content = await relay.send(relay.upstream.payload(exchange.body))
-            is_stream = "text/event-stream" in relay.response.headers.get("content-type", "")
-            reply = exchange.own_reply(body_from_events(content) if is_stream else json.loads(content))
+            reply = exchange.own_reply(body_from_events(content) if relay.is_stream else json.loads(content))
             if reply is not None:
                 reply.tell(seen)
     except (UpstreamFailed, ValueError) as error:
         if relay.started is None:
             raise Refused(502, f"{relay.upstream.base_url}: {error}", may_pass=True) from error
+    await relay.finish()
     return relay.response

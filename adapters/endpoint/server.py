@@ -179,6 +179,7 @@ class EndpointServer:
         except UpstreamFailed as error:
             if relay.started is None:
                 raise Refused(502, f"{upstream.base_url}: {error}", may_pass=True) from error
+        await relay.finish()
         return relay.response
 
     async def _task(self, request: web.Request) -> web.StreamResponse:

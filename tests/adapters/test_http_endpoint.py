@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import httpx
@@ -294,6 +297,46 @@ async def test_calls_that_the_policy_does_not_take_go_to_the_users_server(api, s
     assert span.attributes[names.OUTPUT_MESSAGES] == [{"role": "assistant", "content": "own reply 1"}]
     assert span.attributes[names.INPUT_TOKENS] == INPUT_TOKENS
     assert span.attributes[names.TRAINABLE] is False
+
+
+async def test_a_streams_reply_is_recorded_before_the_agent_can_end_on_it():
+    class Lingering(BaseHTTPRequestHandler):
+        """Says that the stream is over some time before it closes the connection."""
+
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-type", "text/event-stream")
+            self.end_headers()
+            chunk = {"id": "c", "created": 1, "model": "m", "object": "chat.completion.chunk"}
+            delta = {"index": 0, "delta": {"role": "assistant", "content": "hi"}, "finish_reason": "stop"}
+            self.wfile.write(b"data: " + json.dumps({**chunk, "choices": [delta]}).encode() + b"\n\n")
+            self.wfile.write(b"data: [DONE]\n\n")
+            self.wfile.flush()
+            time.sleep(0.5)
+
+        def log_message(self, format, *args):
+            """Nothing: tests read their own output."""
+
+    def agent(told):
+        with httpx.stream("POST", told["base_url"] + "/chat/completions", json={**CHAT, "stream": True},
+                          headers={"authorization": f"Bearer {told['api_key']}"}) as response:  # fmt: skip
+            return next(line for line in response.iter_lines() if line == "data: [DONE]")
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Lingering)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    try:
+        upstream = Upstream(f"http://127.0.0.1:{server.server_port}/v1", "its-key")
+        ran = await serve(agent, hello, upstream=upstream, trainable=["writer"])
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert ran.result == "data: [DONE]"
+    (span,) = [span for span in ran.spans if span.name == "chat agent"]
+    assert span.status == "ok"
+    assert span.attributes[names.OUTPUT_MESSAGES] == [{"role": "assistant", "content": "hi"}]
 
 
 async def test_without_such_a_server_the_policy_answers_them_and_does_not_learn_from_them():
