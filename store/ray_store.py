@@ -30,8 +30,9 @@ class RayStore(StoreClient):
     """A store that any process of a Ray cluster can use. Pickled, it reaches the same store elsewhere.
 
     Handles of groups refer to objects that a shard owns: should it die, those are lost with it (``ray.get``
-    raises ``OwnerDiedError`` as soon as Ray has noticed) and ``get_group`` seals them again from the journal. Calls made while a shard
-    is down wait for its restart and are then repeated, which their ids make harmless.
+    raises ``OwnerDiedError`` once Ray has noticed) and ``get_group`` seals them again from the journal.
+    Calls made while a shard is down wait for its restart and are then repeated, which their ids make
+    harmless.
     """
 
     def __init__(self, name: str, shards: Sequence[ActorHandle], folder: Path | None) -> None:

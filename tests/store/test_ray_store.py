@@ -128,11 +128,14 @@ async def test_a_group_lost_with_its_shard_is_sealed_again(store: RayStore) -> N
     again = await store.get_group("g")
     (data,) = decode_group(await again.ref).rollouts
     assert data.spans[0].attributes[names.RESPONSE_IDS].tolist() == [8, 9]
-    # Until Ray notices the death of its owner, the first object can still be read; then it is gone.
-    with pytest.raises((ray.exceptions.OwnerDiedError, ray.exceptions.ObjectLostError)):
+
+    async def read_until_it_is_gone() -> None:  # Ray takes a moment to notice the death of its owner
         for _ in range(300):
             await asyncio.wait_for(handle.ref, 30)
             await asyncio.sleep(0.1)
+
+    with pytest.raises((ray.exceptions.OwnerDiedError, ray.exceptions.ObjectLostError)):
+        await read_until_it_is_gone()
 
 
 async def test_the_driver_holds_references_and_readers_share_one_copy(store: RayStore) -> None:
