@@ -21,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
@@ -34,7 +34,6 @@ from rich.table import Table
 from raybolt.store import Attempt, HttpStore, LightningStore, LocalStore, Span, names
 
 OTHER = Path(__file__).with_name("_agentlightning_store.py")
-OPERATIONS = ("add_span", "add_span_concurrent", "add_many_spans", "query_spans")
 Rates = dict[str, float]
 
 
@@ -74,11 +73,18 @@ async def _in_batches(store: LightningStore, spans: list[Span]) -> None:
         await store.add_many_spans(spans[start : start + 20])
 
 
+WAYS_OF_ADDING: dict[str, Callable[[LightningStore, list[Span]], Awaitable[None]]] = {
+    "add_span": _one_by_one,
+    "add_span_concurrent": _at_once,
+    "add_many_spans": _in_batches,
+}
+OPERATIONS = (*WAYS_OF_ADDING, "query_spans")
+
+
 async def measure(store: LightningStore, num_spans: int) -> Rates:
     """Spans a second, by operation; the spans are made beforehand."""
     rates: Rates = {}
-    works = {"add_span": _one_by_one, "add_span_concurrent": _at_once, "add_many_spans": _in_batches}
-    for operation, work in works.items():
+    for operation, work in WAYS_OF_ADDING.items():
         started = await store.start_rollout({"n": 1})
         spans = [make_span(started.attempt, number) for number in range(num_spans)]
         rates[operation] = num_spans / await _seconds(work(store, spans))

@@ -107,6 +107,12 @@ def timed(costs: Costs, name: str) -> Iterator[None]:
     costs.setdefault(name, []).append(1000 * (time.perf_counter() - start))
 
 
+def shard_cpu_ms(store: RayStore) -> float:
+    """CPU time that the store's shards have used so far, all threads of their processes together."""
+    asked = [link.actor.__ray_call__.remote(lambda _: time.process_time()) for link in store._links]
+    return 1000 * float(sum(ray.get(asked)))
+
+
 def measure_ray(folder: str, *, num_runners: int, num_shards: int, num_iterations: int) -> Costs:
     """Returns the cost of each step in ms, by iteration."""
 
@@ -118,20 +124,16 @@ def measure_ray(folder: str, *, num_runners: int, num_shards: int, num_iteration
     store = RayStore.create(folder, name="perf", num_shards=num_shards)
     runners = [Runner.remote() for _ in range(num_runners)]  # type: ignore[attr-defined]
 
-    def shard_cpu_ms() -> float:
-        asked = [link.actor.__ray_call__.remote(lambda _: time.process_time()) for link in store._links]
-        return 1000 * float(sum(ray.get(asked)))
-
     costs: Costs = {}
     for iteration in range(num_iterations):
-        cpu = shard_cpu_ms()
+        cpu = shard_cpu_ms(store)
         with timed(costs, "wall, declare and enqueue"):
             blocking(enqueue(store, iteration))
         with timed(costs, "wall, all rollouts dequeued, recorded, ended"):
             ray.get([runner.work.remote(store) for runner in runners])
         with timed(costs, "wall, take_groups"):
             handles: list[GroupHandle] = blocking(store.take_groups(NUM_GROUPS))
-        costs.setdefault("CPU of all shards, all of the above", []).append(shard_cpu_ms() - cpu)
+        costs.setdefault("CPU of all shards, all of the above", []).append(shard_cpu_ms(store) - cpu)
         with timed(costs, "wall, read_group of all"):
             num_spans = sum(len(data.spans) for handle in handles for data in read_group(handle).rollouts)
         assert num_spans == NUM_GROUPS * GROUP_SIZE * NUM_SPANS
