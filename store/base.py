@@ -329,10 +329,11 @@ class LightningStore(ABC):
         """
 
     @abstractmethod
-    async def acknowledge_groups(self, group_ids: Iterable[str]) -> None:
-        """Says that taken groups have been used: their leases end, and they stay taken.
+    async def acknowledge_groups(self, handles: Iterable[GroupHandle]) -> None:
+        """Says that groups which ``take_groups`` handed out were used: their leases end, they stay taken.
 
-        Raises ``InvalidTransition``, before anything is changed, if a lease has run out.
+        Raises ``InvalidTransition``, before anything is changed, if one's lease has run out, whether or not
+        somebody else has taken it since: what came late leaves the next taker's lease as it is.
         """
 
     @abstractmethod

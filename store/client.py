@@ -39,6 +39,7 @@ from .values import (
     checked_config,
     checked_count,
     checked_mode,
+    claims_of,
     json_copy,
     listed,
     new_id,
@@ -330,8 +331,8 @@ class StoreClient(LightningStore):
         )
         return handles
 
-    async def acknowledge_groups(self, group_ids: Iterable[str]) -> None:
-        await self._ask("acknowledge_groups", group_ids=listed(group_ids, "group_ids"))
+    async def acknowledge_groups(self, handles: Iterable[GroupHandle]) -> None:
+        await self._ask("acknowledge_groups", claims=claims_of(handles))
 
     async def get_group(self, group_id: str) -> GroupHandle:
         handle: GroupHandle = await self._ask("get_group", group_id=group_id)

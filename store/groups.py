@@ -138,24 +138,25 @@ class GroupBook:
             self._keep(self._entries[group.group_id], lease_end=end)
             self.leases.note(group.group_id)
 
-    def acknowledge(self, group_ids: Iterable[str]) -> None:
-        """Ends the leases of taken groups: they stay taken. Raises what ``check_taken`` raises."""
-        for entry in self._checked_taken(group_ids):
+    def acknowledge(self, claims: Iterable[tuple[str, str]]) -> None:
+        """Ends the leases of the (group id, claim) pairs. Raises what ``check_taken`` raises."""
+        for entry in self._checked_taken(claims):
             self._keep(entry, lease_end=None)
 
-    def check_taken(self, group_ids: Iterable[str]) -> None:
-        """Raises InvalidTransition for a group that is not taken (any more), UnknownGroup for none."""
-        self._checked_taken(group_ids)
+    def check_taken(self, claims: Iterable[tuple[str, str]]) -> None:
+        """Raises InvalidTransition for a group not taken by its claim (any more), UnknownGroup for none."""
+        self._checked_taken(claims)
 
-    def _checked_taken(self, group_ids: Iterable[str]) -> list[_Entry]:
-        entries = [self._entry(group_id) for group_id in group_ids]
-        for entry in entries:
-            if entry.group.status != "taken":
+    def _checked_taken(self, claims: Iterable[tuple[str, str]]) -> list[_Entry]:
+        pairs = [(self._entry(group_id), claim) for group_id, claim in claims]
+        for entry, claim in pairs:
+            if entry.group.taken_by != claim:
+                now = "taken by another" if entry.group.status == "taken" else entry.group.status
                 raise InvalidTransition(
-                    f"group {entry.group.group_id!r} is {entry.group.status}, not taken: its lease has "
-                    "ended, and others may take it; ask for longer leases"
+                    f"group {entry.group.group_id!r} is {now}, no longer taken by claim {claim!r}: the lease "
+                    "ran out before it was acknowledged; ask for longer leases"
                 )
-        return entries
+        return [entry for entry, _ in pairs]
 
     def end_leases(self, now: float) -> None:
         """Makes the groups complete again whose leases have ended."""

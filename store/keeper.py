@@ -256,15 +256,15 @@ class Keeper:
         self, limit: int, *, group_id_in: Iterable[str] | None, claim: str, lease_seconds: float | None
     ) -> list[GroupHandle]:
         taken = self._core.groups.take(limit, group_id_in=group_id_in, claim=claim)
-        handles = [self._seal(group) for group in taken]
+        handles = [self._seal(group, claim=claim) for group in taken]
         if lease_seconds is not None:  # it counts from when the taker can begin
             self._core.groups.lease(taken, self._clock() + lease_seconds)
         return handles
 
     def _get_group(self, group_id: str) -> GroupHandle:
-        return self._seal(self._core.groups.get(group_id))
+        return self._seal(self._core.groups.get(group_id), claim=None)
 
-    def _seal(self, group: Group) -> GroupHandle:
+    def _seal(self, group: Group, *, claim: str | None) -> GroupHandle:
         from .blocks import encode_rows, num_sampled_tokens  # Arrow is loaded by the first group
 
         members = self._spans.members(group.group_id)
@@ -272,6 +272,7 @@ class Keeper:
         return GroupHandle(
             group_id=group.group_id,
             task_id=group.task_id,
+            claim=claim,
             ref=self._publish(table),
             num_rollouts=len(members),
             num_succeeded=group.num_succeeded,

@@ -330,8 +330,11 @@ class ShardRouter:
             turn += 1
         return taken
 
-    async def _acknowledge_groups(self, group_ids: list[str]) -> None:
-        parts = {s: {"group_ids": part} for s, part in self._groups_by_shard(group_ids).items()}
+    async def _acknowledge_groups(self, claims: list[tuple[str, str]]) -> None:
+        parts: dict[int, dict[str, Any]] = {}
+        for group_id, claim in claims:
+            shard = self._shard_of(group_id)
+            parts.setdefault(shard, {"claims": []})["claims"].append((group_id, claim))
         if len(parts) > 1:
             await self._ask_some("check_taken", parts)
         await self._ask_some("acknowledge_groups", parts)

@@ -225,8 +225,9 @@ ROUTES: Final = (
         },
     ),
     Route(
-        "acknowledge_groups", "POST", f"{_GROUPS}/acknowledge", "Say that taken groups were used.", None,
-        {"group_ids": _IDS},
+        "acknowledge_groups", "POST", f"{_GROUPS}/acknowledge",
+        "Say that taken groups, as [group id, claim], were used.", None,
+        {"claims": Argument(list[tuple[str, str]])},
     ),
     Route("get_group", "GET", _GROUP, "A group, without taking it.", GroupHandle, {"group_id": _id()}),
     Route(

@@ -257,6 +257,8 @@ class GroupHandle:
 
     group_id: str
     task_id: str | None
+    claim: str | None
+    """Which taking it comes from: the group's ``taken_by`` as long as that holds. None from ``get_group``."""
     ref: Any
     """A ``ray.ObjectRef`` to the group's ``pyarrow.Table`` (RayStore), the table itself (LocalStore),
     or the ``RemoteBlock`` that says where to fetch it (HttpStore)."""

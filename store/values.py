@@ -9,7 +9,7 @@ from typing import Any, get_args
 from .errors import InvalidValue
 from .plain import checked_text
 from .rows import dump_json
-from .types import EnqueueRolloutRequest, Json, Mode, RolloutConfig
+from .types import EnqueueRolloutRequest, GroupHandle, Json, Mode, RolloutConfig
 
 
 def new_id(prefix: str) -> str:
@@ -77,3 +77,18 @@ def listed(values: Iterable[Any] | None, field: str) -> list[Any] | None:
     if isinstance(values, str):
         raise InvalidValue(f"{field} is the string {values!r}; give a list of strings")
     return None if values is None else list(values)
+
+
+def claims_of(handles: Iterable[GroupHandle]) -> list[tuple[str, str]]:
+    """Returns (group id, claim) of each; InvalidValue for what is no handle, or comes from no taking."""
+    claims = []
+    for handle in [handles] if isinstance(handles, str | GroupHandle) else handles:
+        if not isinstance(handle, GroupHandle) or handle is handles:
+            raise InvalidValue(f"handles holds {handle!r}; give a list of what take_groups returned")
+        if handle.claim is None:
+            raise InvalidValue(
+                f"the handle of group {handle.group_id!r} comes from get_group, which takes nothing; give "
+                "the one that take_groups returned"
+            )
+        claims.append((handle.group_id, handle.claim))
+    return claims

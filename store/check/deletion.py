@@ -47,10 +47,10 @@ async def not_before_the_group_is_taken(store: LightningStore) -> None:
     ids = [rollout.rollout_id for rollout in await store.query_rollouts()]
     with refused(InvalidTransition, repr(ids[0]), "'g'"):
         await store.delete_rollouts(ids)
-    await store.take_groups(1, lease_seconds=60)
+    taken = await store.take_groups(1, lease_seconds=60)
     with refused(InvalidTransition, repr(ids[0]), "'g'"):
         await store.delete_rollouts(ids)
-    await store.acknowledge_groups(["g"])
+    await store.acknowledge_groups(taken)
     expect(await store.delete_rollouts(ids[:1]), 1, "how many once it is taken")
     expect((await store.get_group("g")).num_rollouts, 1, "the rollouts left in the group")
     expect(await store.delete_rollouts(ids[1:]), 1, "how many more")

@@ -1,6 +1,7 @@
 """Groups: complete, handed out once, leased."""
 
 import asyncio
+from dataclasses import replace
 
 from raybolt.store import names
 from raybolt.store.base import LightningStore
@@ -169,23 +170,31 @@ async def waiting_for_groups(store: LightningStore) -> None:
         await store.wait_for_groups(["nobody"], timeout=60)
 
 
+async def _taken_again(store: LightningStore, *, lease_seconds: float) -> list[GroupHandle]:
+    """The next groups that can be taken, once there are any; waits for half a minute at most."""
+    for _ in range(300):
+        if taken := await store.take_groups(2, lease_seconds=lease_seconds):
+            return taken
+        await asyncio.sleep(0.1)
+    return []
+
+
 @check("A leased group that nobody acknowledges goes to the next taker; late acknowledgements are refused")
 async def leases(store: LightningStore) -> None:
     for group_id in ("lost", "used"):
         await fill_group(store, group_id, num_rollouts=1)
-    expect(_ids(await store.take_groups(1, group_id_in=["used"], lease_seconds=60)), ["used"], "the used one")
+    used = await store.take_groups(1, group_id_in=["used"], lease_seconds=60)
+    expect(_ids(used), ["used"], "the used one")
     (group,) = await store.query_groups(group_id_in=["used"])
     present(group.lease_end, "the lease_end of a leased group")
-    await store.acknowledge_groups(["used"])
-    (group,) = await store.query_groups(group_id_in=["used"])
-    expect((group.status, group.lease_end), ("taken", None), "an acknowledged group")
+    for _ in range(2):
+        await store.acknowledge_groups(used)
+        (group,) = await store.query_groups(group_id_in=["used"])
+        expect((group.status, group.lease_end), ("taken", None), "an acknowledged group")
     expect(_ids(await store.take_groups(1, lease_seconds=0.2)), ["lost"], "the lost one")
     expect(await store.take_groups(2), [], "what can be taken while the lease runs")
-    waited = 0.0
-    while not (again := await store.take_groups(2, lease_seconds=0.2)) and waited < 30:
-        await asyncio.sleep(0.1)
-        waited += 0.1
-    expect(_ids(again), ["lost"], "what can be taken when the lease has run out")
+    late = await _taken_again(store, lease_seconds=0.2)
+    expect(_ids(late), ["lost"], "what can be taken when the lease has run out")
     for _ in range(300):
         (group,) = await store.query_groups(group_id_in=["lost"])
         if group.status == "complete":
@@ -195,15 +204,38 @@ async def leases(store: LightningStore) -> None:
         (group.status, group.taken_by, group.lease_end), ("complete", None, None), "after the second lease"
     )
     await fill_group(store, "third", num_rollouts=1)
-    await store.take_groups(1, group_id_in=["third"], lease_seconds=60)
+    third = await store.take_groups(1, group_id_in=["third"], lease_seconds=60)
     with refused(InvalidTransition, "'lost'", "lease"):
-        await store.acknowledge_groups(["third", "lost"])
+        await store.acknowledge_groups(third + late)
     (group,) = await store.query_groups(group_id_in=["third"])
     present(group.lease_end, "the lease_end of what was named with one that is late")
     with refused(UnknownGroup, "'nobody'"):
-        await store.acknowledge_groups(["third", "nobody"])
+        await store.acknowledge_groups([*third, replace(third[0], group_id="nobody")])
     with refused(InvalidValue, "lease_seconds", "0"):
         await store.take_groups(1, lease_seconds=0)
+
+
+@check("Only the present taker's acknowledgement counts: a late one leaves the next taker's lease as it is")
+async def late_acknowledgement(store: LightningStore) -> None:
+    await fill_group(store, "g", num_rollouts=1)
+    late = await store.take_groups(1, lease_seconds=0.1)
+    expect(_ids(late), ["g"], "the first taker's groups")
+    present_taker = await _taken_again(store, lease_seconds=600)
+    expect(_ids(present_taker), ["g"], "the second taker's groups")
+    (before,) = await store.query_groups()
+    claims = [handle.claim for handle in late + present_taker]
+    expect_that(claims[0] != claims[1], "their claims", expected="one each", seen=claims)
+    expect(before.taken_by, claims[1], "whose the group is")
+    with refused(InvalidTransition, "'g'", "lease"):
+        await store.acknowledge_groups(late)
+    expect(await store.query_groups(), [before], "the group after the first taker's acknowledgement")
+    with refused(InvalidValue, "'g'", "get_group", "take_groups"):
+        await store.acknowledge_groups([await store.get_group("g")])
+    with refused(InvalidValue, "handles", "'g'", "take_groups"):
+        await store.acknowledge_groups(["g"])  # type: ignore[list-item]  # what a caller may try
+    await store.acknowledge_groups(present_taker)
+    (after,) = await store.query_groups()
+    expect((after.status, after.taken_by, after.lease_end), ("taken", claims[1], None), "the group at last")
 
 
 GROUPS = (
@@ -217,4 +249,5 @@ GROUPS = (
     groups_by_filter,
     waiting_for_groups,
     leases,
+    late_acknowledgement,
 )

@@ -1,11 +1,21 @@
 """The shipped suite notices stores that break the contract, and says which rule, what it expected and saw."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from raybolt.store import AttemptedRollout, InvalidValue, LocalStore, Rollout, Span, StoreError, Worker
+from raybolt.store import (
+    AttemptedRollout,
+    GroupHandle,
+    InvalidValue,
+    LocalStore,
+    Rollout,
+    Span,
+    StoreError,
+    Worker,
+)
 from raybolt.store.check import CHECKS, RuleBroken, check_store
 from raybolt.store.check.rules import expect, refused
 
@@ -34,6 +44,16 @@ class TakesNoPosition(LocalStore):
         return await super().update_worker(worker_id, heartbeat_stats)
 
 
+class TakesAnyonesAcknowledgement(LocalStore):
+    async def acknowledge_groups(self, handles: Iterable[GroupHandle]) -> None:
+        given = list(handles)
+        groups = await self.query_groups(group_id_in=[handle.group_id for handle in given])
+        takers = {group.group_id: group.taken_by for group in groups}
+        await super().acknowledge_groups(
+            [replace(handle, claim=takers.get(handle.group_id) or handle.claim) for handle in given]
+        )
+
+
 class RaisesWhatItLikes(LocalStore):
     async def get_rollout_by_id(self, rollout_id: str) -> Rollout | None:
         raise ZeroDivisionError("oh")
@@ -46,6 +66,11 @@ class RaisesWhatItLikes(LocalStore):
         (SaysEverySpanIsNew, "repeated_spans", ["expected: ['span-2', 'span-1']", "'span-2']"]),
         (InventsRollouts, "unknown_ids", ["an unknown rollout", "expected: None", "rollout_id='nobody'"]),
         (TakesNoPosition, "positional_parameters", ["update_worker", "('heartbeat_stats', UNSET)"]),
+        (
+            TakesAnyonesAcknowledgement,
+            "late_acknowledgement",
+            ["InvalidTransition about 'g', lease", "seen: no error"],
+        ),
         (RaisesWhatItLikes, "enqueued_rollout", ["ZeroDivisionError: oh"]),
     ],
 )

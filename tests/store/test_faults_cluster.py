@@ -215,7 +215,7 @@ def test_groups_that_outgrow_the_object_store_are_spilled_and_let_go(cluster: An
             say(sums=sums)
             from ray._private.internal_api import memory_summary
             say(spilled="Spilled" in memory_summary(sys.argv[1], stats_only=True))
-            await store.acknowledge_groups([handle.group_id for handle in handles])
+            await store.acknowledge_groups(handles)
             del handle, handles
             while await shard.__ray_call__.remote(num_references) > before:
                 await asyncio.sleep(0.1)
