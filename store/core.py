@@ -101,8 +101,8 @@ class LightningCore:
         (rollout,) = self.enqueue([request], times=None if time is None else [time])
         return self.start_attempt(rollout.rollout_id, worker_id=worker_id, attempt_id=attempt_id)
 
-    def queued(self, limit: int) -> list[tuple[float, str]]:
-        """When and which: the up to ``limit`` rollouts that have waited longest, which go on waiting."""
+    def queued(self, limit: int) -> list[tuple[int, str]]:
+        """Position and id of the up to ``limit`` rollouts that have waited longest, which go on waiting."""
         return self._queue.waiting(limit)
 
     def dequeue(self, limit: int, *, worker_id: str | None, claim: str) -> list[AttemptedRollout]:

@@ -1,7 +1,7 @@
 """Answers of several shards, made into one."""
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -86,6 +86,12 @@ def merged_changes(
                 at[shard] = changes[turn].cursor
                 merged.append(replace(changes[turn], cursor=_SEPARATOR.join(at)))
     return merged
+
+
+def in_order_of(shards: Iterable[int], answers: Mapping[int, Sequence[Any]]) -> list[Any]:
+    """The answers' items, taken from the shards in the order given, as far as there are any."""
+    left = {shard: list(reversed(answer)) for shard, answer in answers.items()}
+    return [left[shard].pop() for shard in shards if left.get(shard)]
 
 
 def merged_statistics(parts: Sequence[Mapping[str, Any]], *, num_workers: int) -> dict[str, Any]:

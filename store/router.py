@@ -15,6 +15,7 @@ from zlib import crc32
 
 from .errors import InvalidValue, UnknownRollout
 from .merging import (
+    in_order_of,
     merged_changes,
     merged_page,
     merged_statistics,
@@ -186,7 +187,7 @@ class ShardRouter:
         taken: list[AttemptedRollout] = []
         for turn in range(len(self._shards)):
             queues = await self._ask_all("queued", {"limit": limit - len(taken)})
-            waiting = sorted((time, shard) for shard, queue in enumerate(queues) for time, _ in queue)
+            waiting = sorted((position, shard) for shard, queue in enumerate(queues) for position, _ in queue)
             shares: dict[int, int] = {}
             for _, shard in waiting[: limit - len(taken)]:
                 shares[shard] = shares.get(shard, 0) + 1
@@ -199,7 +200,7 @@ class ShardRouter:
                     for shard, share in shares.items()
                 },
             )
-            taken += _in_order([shard for _, shard in waiting], answers)
+            taken += in_order_of([shard for _, shard in waiting], answers)
             if len(taken) >= limit or len(waiting) <= sum(shares.values()):
                 break
         if worker_id is not None and not taken:  # it asked, if in vain
@@ -393,9 +394,3 @@ class ShardRouter:
             offset=0,
         )
         return merged_statistics(await self._ask_all("statistics", {}), num_workers=len(workers))
-
-
-def _in_order(shards: Iterable[int], answers: Mapping[int, Sequence[Any]]) -> list[Any]:
-    """The answers' items, taken from the shards in the order given, as far as there are any."""
-    left = {shard: list(reversed(answer)) for shard, answer in answers.items()}
-    return [left[shard].pop() for shard in shards if left.get(shard)]

@@ -1,5 +1,6 @@
 """A store of several shards without Ray."""
 
+from pathlib import Path
 from typing import Any
 
 from raybolt.store.base import Capabilities
@@ -11,8 +12,16 @@ from raybolt.store.router import ShardRouter
 class ShardedStore(StoreClient):
     """Several keepers of this process behind one router: what RayStore does, without Ray."""
 
-    def __init__(self, num_shards: int) -> None:
-        self._keepers = [Keeper(None, publish=lambda table: table) for _ in range(num_shards)]
+    def __init__(self, num_shards: int, folder: Path | None = None) -> None:
+        """In memory, or in a folder's parts; there it keeps what was in flight."""
+        self._keepers = [
+            Keeper(
+                None if folder is None else folder / f"shard-{index}",
+                publish=lambda table: table,
+                keep_in_flight=True,
+            )
+            for index in range(num_shards)
+        ]
         self._router = ShardRouter([keeper.ask for keeper in self._keepers])
 
     @property
