@@ -3,9 +3,10 @@
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
+from typing import Any
 
 from .errors import InvalidValue
-from .types import Change
+from .types import Change, ChangeKind
 
 RESIDENT_CHANGES = 20_000
 """Changes held in memory by a store that has a journal."""
@@ -27,13 +28,26 @@ class ChangeFeed:
         self.last = 0
         """The position of the latest change; 0 when there is none yet."""
 
-    def add(self, kind: str, **fields: object) -> None:
+    def add(self, kind: ChangeKind, **fields: Any) -> None:
         """Appends a change."""
-        self.last += 1
-        change = Change(cursor=str(self.last), kind=kind, **fields)  # type: ignore[arg-type]
-        self._resident.append(change)
+        change = self._append(Change(cursor=str(self.last + 1), kind=kind, **fields))
         self._record(self.last, change)
+
+    def add_spans(self, rollout_id: str, attempt_id: str, span_ids: tuple[str, ...]) -> int:
+        """Appends that an attempt got spans; returns the position, with which they are to be recorded."""
+        cursor = str(self.last + 1)
+        self._append(
+            Change(
+                cursor=cursor, kind="spans", rollout_id=rollout_id, attempt_id=attempt_id, span_ids=span_ids
+            )
+        )
+        return self.last
+
+    def _append(self, change: Change) -> Change:
+        self.last += 1
+        self._resident.append(change)
         self._on_change()
+        return change
 
     def after(self, cursor: str, limit: int) -> list[Change]:
         """Returns up to ``limit`` changes behind the cursor, in order.

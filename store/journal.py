@@ -12,10 +12,11 @@ its last transactions as a whole.
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from dataclasses import asdict, fields
-from itertools import groupby
+from heapq import merge
+from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -24,50 +25,16 @@ from .checkpoints import Checkpointer
 from .errors import InvalidValue, StoreError
 from .record import Snapshot
 from .rows import SpanRow
+from .schema import FORMAT, MIGRATIONS, SCHEMA, SPAN_COLUMNS, first_span_id, position_of
 from .types import Attempt, Change, Group, ResourcesUpdate, Rollout, RolloutConfig
 
 FILE_NAME = "journal.db"
-FORMAT = 2
 LOCK_WAIT_SECONDS = 2.0
 """How long another process may take to let go of the folder, e.g. one that was just killed."""
 KEPT_CHANGES = 1_000_000
-"""About how far back the feed of changes goes."""
+"""How far back the feed of changes goes at least."""
 CHECKPOINT_BYTES = 16 * 2**20
 """About how much may be written before the log is moved into the database file."""
-
-_SCHEMA = f"""
-CREATE TABLE rollouts (
-    rollout_id TEXT PRIMARY KEY, group_id TEXT, task_id TEXT, mode TEXT, resources_id TEXT,
-    status TEXT NOT NULL, start_time REAL NOT NULL, end_time REAL, queue_position INTEGER,
-    input TEXT NOT NULL, config TEXT NOT NULL, metadata TEXT NOT NULL);
-CREATE TABLE attempts (
-    attempt_id TEXT PRIMARY KEY, rollout_id TEXT NOT NULL, sequence_id INTEGER NOT NULL, status TEXT NOT NULL,
-    start_time REAL NOT NULL, end_time REAL, worker_id TEXT, metadata TEXT NOT NULL);
-CREATE TABLE groups (
-    group_id TEXT PRIMARY KEY, task_id TEXT, num_rollouts INTEGER, num_ended INTEGER NOT NULL,
-    num_succeeded INTEGER NOT NULL, status TEXT NOT NULL, taken_by TEXT, lease_end REAL,
-    create_time REAL NOT NULL DEFAULT 0, complete_time REAL);
-CREATE TABLE resources (
-    resources_id TEXT PRIMARY KEY, version INTEGER NOT NULL, create_time REAL NOT NULL,
-    update_time REAL NOT NULL, resources TEXT NOT NULL);
-CREATE TABLE spans (
-    rollout_id TEXT NOT NULL, attempt_id TEXT NOT NULL, sequence_id INTEGER NOT NULL, trace_id TEXT NOT NULL,
-    span_id TEXT NOT NULL, parent_id TEXT, name TEXT NOT NULL, start_time REAL NOT NULL,
-    end_time REAL NOT NULL, status TEXT NOT NULL, status_message TEXT, attributes TEXT NOT NULL,
-    events TEXT NOT NULL, layout TEXT NOT NULL, arrays BLOB NOT NULL);
-CREATE INDEX spans_by_rollout ON spans (rollout_id);
-CREATE INDEX attempts_by_rollout ON attempts (rollout_id);
-CREATE TABLE changes (position INTEGER PRIMARY KEY, change TEXT NOT NULL);
-PRAGMA user_version = {FORMAT};
-"""
-_FROM_FORMAT_1 = f"""
-ALTER TABLE groups ADD COLUMN lease_end REAL;
-ALTER TABLE groups ADD COLUMN create_time REAL NOT NULL DEFAULT 0;
-ALTER TABLE groups ADD COLUMN complete_time REAL;
-CREATE INDEX attempts_by_rollout ON attempts (rollout_id);
-CREATE TABLE changes (position INTEGER PRIMARY KEY, change TEXT NOT NULL);
-PRAGMA user_version = {FORMAT};
-"""
 
 # Upserts keep a row's rowid, so rowid order is the order of creation; REPLACE moves the row to the end,
 # where the latest resources belong.
@@ -94,7 +61,7 @@ _DROP_ROLLOUT = tuple(
     f"DELETE FROM {table} WHERE rollout_id = ?" for table in ("spans", "attempts", "rollouts")
 )
 _DROP_GROUP = "DELETE FROM groups WHERE group_id = ?"
-_PUT_SPAN = f"INSERT INTO spans VALUES ({', '.join('?' * len(SpanRow._fields))})"
+_PUT_SPAN = f"INSERT INTO spans VALUES (?, {', '.join('?' * len(SpanRow._fields))})"
 
 
 class Journal:
@@ -117,6 +84,7 @@ class Journal:
         self._pending: list[tuple[str, tuple[Any, ...]]] = []
         self._failure: str | None = None
         self._bytes_in_log = 0
+        self._last_change = self._read_last_change()
         self._checkpointer = Checkpointer(self._path)
 
     # Recorder
@@ -155,8 +123,13 @@ class Journal:
         )
         self._pending.append((_PUT_ATTEMPT, row))
 
-    def spans(self, rows: Sequence[SpanRow]) -> None:
-        self._pending.extend((_PUT_SPAN, row) for row in rows)
+    def spans(self, position: int | None, rows: Sequence[SpanRow]) -> None:
+        """Without a position, the feed will not tell of them: they come from another store."""
+        if position is None:
+            self._pending.extend((_PUT_SPAN, (None, *row)) for row in rows)
+        else:
+            first = first_span_id(position)
+            self._pending.extend((_PUT_SPAN, (first + index, *row)) for index, row in enumerate(rows))
         self._bytes_in_log += sum(len(row.arrays) + len(row.attributes) for row in rows)
 
     def group(self, group: Group) -> None:
@@ -188,8 +161,9 @@ class Journal:
         known = ((name, getattr(change, name)) for name in _CHANGE_FIELDS)
         text = json.dumps({name: value for name, value in known if value})
         self._pending.append((_PUT_CHANGE, (position, text)))
-        if position % KEPT_CHANGES == 0:
-            self._pending.append((_DROP_CHANGES, (position - KEPT_CHANGES,)))
+        if position // KEPT_CHANGES > self._last_change // KEPT_CHANGES:
+            self._pending.append((_DROP_CHANGES, (_dropped(position),)))
+        self._last_change = position
 
     def rollout_deleted(self, rollout_id: str) -> None:
         self._pending.extend((sql, (rollout_id,)) for sql in _DROP_ROLLOUT)
@@ -252,15 +226,13 @@ class Journal:
                 for row in query("SELECT * FROM resources ORDER BY rowid")
             ],
             num_spans=query("SELECT count(*) FROM spans").fetchone()[0],  # a scan of the narrow index
-            last_change=query("SELECT max(position) FROM changes").fetchone()[0] or 0,
+            last_change=self._last_change,
         )
 
     def recall(self, rollout_id: str) -> Iterable[SpanRow]:
         """Returns the flushed spans of a rollout in order of arrival."""
-        rows = self._connection.execute(
-            "SELECT * FROM spans WHERE rollout_id = ? ORDER BY rowid", (rollout_id,)
-        )
-        return map(SpanRow._make, rows)
+        query = f"SELECT {SPAN_COLUMNS} FROM spans WHERE rollout_id = ? ORDER BY id"
+        return map(SpanRow._make, self._connection.execute(query, (rollout_id,)))
 
     def count_spans(self, rollout_id: str) -> int:
         """Returns how many flushed spans the rollout has."""
@@ -269,18 +241,45 @@ class Journal:
         return int(count)
 
     def recall_changes(self, after: int, limit: int) -> list[Change]:
-        """Returns up to ``limit`` flushed changes behind a position.
+        """Returns up to ``limit`` flushed changes behind a position; those of deleted spans are gone.
 
         Raises InvalidValue for a position so old that the next change is no longer kept.
         """
-        query = "SELECT * FROM changes WHERE position > ? ORDER BY position LIMIT ?"
-        found = self._connection.execute(query, (after, limit)).fetchall()
-        if found and found[0][0] != after + 1:
+        dropped = _dropped(self._last_change)
+        if after < dropped:
             raise InvalidValue(
-                f"cursor is {after}, but the feed is kept from {found[0][0]} on; read the state by queries "
-                "and go on from there"
+                f"cursor is {after}, but the feed is kept from {dropped} on; read the state by queries and "
+                "go on from there"
             )
-        return [_change(*row) for row in found]
+        with closing(self._recorded_changes(after)) as recorded, closing(self._span_changes(after)) as spans:
+            changes = merge(recorded, spans, key=itemgetter(0))
+            return [change for _, change in islice(changes, limit)]
+
+    def _recorded_changes(self, after: int) -> Iterator[tuple[int, Change]]:
+        query = "SELECT position, change FROM changes WHERE position > ? ORDER BY position"
+        for position, text in self._connection.execute(query, (after,)):
+            yield position, _change(position, text)
+
+    def _span_changes(self, after: int) -> Iterator[tuple[int, Change]]:
+        query = "SELECT id, rollout_id, attempt_id, span_id FROM spans WHERE id >= ? ORDER BY id"
+        found = self._connection.execute(query, (first_span_id(after + 1),))
+        for position, rows in groupby(found, key=lambda row: position_of(row[0])):
+            _, rollout_ids, attempt_ids, span_ids = zip(*rows, strict=True)
+            yield (
+                position,
+                Change(
+                    cursor=str(position),
+                    kind="spans",
+                    rollout_id=rollout_ids[0],
+                    attempt_id=attempt_ids[0],
+                    span_ids=span_ids,
+                ),
+            )
+
+    def _read_last_change(self) -> int:
+        query = "SELECT (SELECT max(position) FROM changes), (SELECT max(id) FROM spans)"
+        position, span_id = self._connection.execute(query).fetchone()
+        return max(position or 0, position_of(span_id or 0), 0)
 
     def compact(self) -> None:
         """Gives the room of what was deleted back to the system; StoreError where what is left has no room.
@@ -328,18 +327,23 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
-            connection.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
+            connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
         (found,) = connection.execute("PRAGMA user_version").fetchone()
+        while found in MIGRATIONS:
+            connection.executescript(f"BEGIN; {MIGRATIONS[found]} COMMIT;")
+            found += 1
     except sqlite3.DatabaseError as error:
         connection.close()
         raise StoreError(f"{path} is no journal ({error}); restore it or give another folder") from None
-    if found == 1:
-        connection.executescript(f"BEGIN; {_FROM_FORMAT_1} COMMIT;")
-        found = FORMAT
     if found != FORMAT:
         connection.close()
         raise StoreError(f"{path} has format {found}, not {FORMAT}; open it with the raybolt that wrote it")
     return connection
+
+
+def _dropped(last: int) -> int:
+    """How far the oldest changes have been dropped, given the position of the latest."""
+    return max(0, (last // KEPT_CHANGES - 1) * KEPT_CHANGES)
 
 
 def _rollout(row: Sequence[Any]) -> tuple[Rollout, int | None]:

@@ -29,6 +29,7 @@ from .journal import Journal, _attempt, _rollout
 from .layout import num_shards_of
 from .peek import journals_of, reading
 from .rows import SpanRow
+from .schema import SPAN_COLUMNS
 from .types import Group, ResourcesUpdate
 
 FORMAT = {b"raybolt.parquet": b"1"}
@@ -134,7 +135,7 @@ def import_parquet(
         journal.flush()
         total, done = spans.metadata.num_rows, 0
         for batch in spans.iter_batches(BATCH_ROWS):
-            journal.spans(_rows(batch))
+            journal.spans(None, _rows(batch))
             journal.flush()
             done += batch.num_rows
             if on_progress is not None:
@@ -173,7 +174,7 @@ def _export_spans(shards: Sequence[sqlite3.Connection], target: Path, on_progres
     done = 0
     with pq.ParquetWriter(_file(target, "spans"), schema, compression="zstd") as writer:
         for shard in shards:
-            rows = map(SpanRow._make, shard.execute("SELECT * FROM spans ORDER BY rowid"))
+            rows = map(SpanRow._make, shard.execute(f"SELECT {SPAN_COLUMNS} FROM spans ORDER BY rowid"))
             while batch := list(islice(rows, BATCH_ROWS)):
                 writer.write_table(_span_table(batch, schema))
                 done += len(batch)

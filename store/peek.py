@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StoreError
-from .journal import FILE_NAME, FORMAT, _attempt, _rollout
+from .journal import FILE_NAME, _attempt, _rollout
 from .layout import num_shards_of, shard_folders
 from .rows import SpanRow, unpack_span
+from .schema import FORMAT, SPAN_COLUMNS
 from .types import Attempt, Rollout, RolloutData, Span
 
 
@@ -113,7 +114,7 @@ def _rollouts(connection: sqlite3.Connection) -> Iterator[RolloutData]:
 
 def _spans(connection: sqlite3.Connection, attempt: Attempt) -> Iterator[Span]:
     rows = connection.execute(
-        "SELECT * FROM spans WHERE rollout_id = ? AND attempt_id = ? ORDER BY sequence_id",
+        f"SELECT {SPAN_COLUMNS} FROM spans WHERE rollout_id = ? AND attempt_id = ? ORDER BY sequence_id",
         (attempt.rollout_id, attempt.attempt_id),
     )
     return (unpack_span(SpanRow._make(row)) for row in rows)

@@ -19,14 +19,15 @@ class Recorder(Protocol):
 
     def attempt(self, attempt: Attempt) -> None: ...
 
-    def spans(self, rows: Sequence[SpanRow]) -> None: ...
+    def spans(self, position: int, rows: Sequence[SpanRow]) -> None:
+        """An attempt got these, by which the feed has grown: a change of its own is not recorded."""
 
     def group(self, group: Group) -> None: ...
 
     def resources(self, update: ResourcesUpdate) -> None: ...
 
     def change(self, position: int, change: Change) -> None:
-        """The feed has grown by this."""
+        """The feed has grown by this, which is not about spans."""
 
     def rollout_deleted(self, rollout_id: str) -> None:
         """The rollout is gone, with its attempts and their spans."""
@@ -43,7 +44,7 @@ class NoRecorder:
 
     def attempt(self, attempt: Attempt) -> None: ...
 
-    def spans(self, rows: Sequence[SpanRow]) -> None: ...
+    def spans(self, position: int, rows: Sequence[SpanRow]) -> None: ...
 
     def group(self, group: Group) -> None: ...
 

@@ -10,6 +10,9 @@ from .rows import SpanRow
 from .span_cache import SpanCache
 from .types import Attempt, Rollout
 
+SPANS_PER_CHANGE = 2**20
+"""As many as one change of the feed can tell of, since ids of the journal have room for no more."""
+
 
 class SpanBook:
     """Adds and reads rows for the attempts of a core."""
@@ -26,7 +29,11 @@ class SpanBook:
 
     def add(self, rows: Sequence[SpanRow]) -> list[int]:
         """Adds the rows; returns the indices of those that their attempts had already."""
-        touched = {row.attempt_id: self._owner(row.rollout_id, row.attempt_id) for row in rows}
+        touched: dict[tuple[str, str], tuple[Entry, Attempt]] = {}
+        for row in rows:
+            pair = row.rollout_id, row.attempt_id
+            if pair not in touched:
+                touched[pair] = self._owner(*pair)
         new: dict[str, list[SpanRow]] = {}
         repeated = []
         for index, row in enumerate(rows):
@@ -35,19 +42,18 @@ class SpanBook:
                 self._count(row)
             else:
                 repeated.append(index)
-        for attempt_id, added in new.items():
-            self._record.spans(added)
-            self.num_spans += len(added)
-            entry, _ = touched[attempt_id]
-            self._core.feed.add(
-                "spans",
-                rollout_id=entry.rollout.rollout_id,
-                attempt_id=attempt_id,
-                span_ids=tuple(row.span_id for row in added),
-            )
+        for added in new.values():
+            for start in range(0, len(added), SPANS_PER_CHANGE):
+                self._keep(added[start : start + SPANS_PER_CHANGE])
         for entry, attempt in touched.values():
             self._core.hear_from(entry, attempt)
         return repeated
+
+    def _keep(self, rows: list[SpanRow]) -> None:
+        span_ids = tuple([row.span_id for row in rows])
+        position = self._core.feed.add_spans(rows[0].rollout_id, rows[0].attempt_id, span_ids)
+        self._record.spans(position, rows)
+        self.num_spans += len(rows)
 
     def check(self, pairs: Iterable[tuple[str, str]]) -> None:
         """Raises UnknownRollout or UnknownAttempt unless every (rollout id, attempt id) is known."""

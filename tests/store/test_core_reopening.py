@@ -3,13 +3,16 @@
 import json
 import sqlite3
 import time
+from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 from store_samples import fill_group, make_call_span, make_span
 
-from raybolt.store import LocalStore, RolloutConfig, names, read_group
+from raybolt.store import Change, InvalidValue, LocalStore, RolloutConfig, names, read_group
 from raybolt.store.journal import Journal
+from raybolt.store.schema import SPAN_COLUMNS
 
 _FORMAT_1 = """
 CREATE TABLE rollouts (
@@ -104,7 +107,7 @@ async def test_a_migrated_folder_is_of_todays_format_and_keeps_what_is_new(tmp_p
         await store.take_groups(1, lease_seconds=3600)
         await store.enqueue_rollout("new", rollout_id="d")
     connection = sqlite3.connect(tmp_path / "journal.db")
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
     connection.close()
     async with LocalStore(tmp_path) as store:
         (group,) = await store.query_groups(group_id_in=["complete"])
@@ -183,6 +186,78 @@ async def test_the_feed_goes_on_where_it_was(tmp_path: Path) -> None:
         await store.enqueue_rollout("new", rollout_id="new")
         (change,) = await store.get_changes(before[-1].cursor)
         assert (change.rollout_id, int(change.cursor)) == ("new", int(before[-1].cursor) + 1)
+
+
+def _turn_into_format_2(folder: Path, feed: list[Change]) -> None:
+    """As the whole feed stood in a table of its own, and spans were numbered as they came."""
+    with closing(sqlite3.connect(folder / "journal.db", isolation_level=None)) as connection:
+        for change in feed:
+            text = json.dumps(
+                {name: value for name, value in asdict(change).items() if value and name != "cursor"}
+            )
+            connection.execute("INSERT OR REPLACE INTO changes VALUES (?, ?)", (change.cursor, text))
+        connection.executescript(f"""
+            BEGIN;
+            CREATE TABLE old AS SELECT {SPAN_COLUMNS} FROM spans ORDER BY id;
+            DROP TABLE spans;
+            ALTER TABLE old RENAME TO spans;
+            CREATE INDEX spans_by_rollout ON spans (rollout_id);
+            PRAGMA user_version = 2;
+            COMMIT;""")
+
+
+async def test_a_folder_of_format_2_keeps_its_spans_and_its_feed(tmp_path: Path) -> None:
+    async with LocalStore(tmp_path) as store:
+        await fill_group(store, "g", num_rollouts=2, num_spans=3)
+        (rollout, _) = await store.query_rollouts()
+        before = await store.get_changes()
+        spans = [span.span_id for span in await store.query_spans(rollout.rollout_id)]
+    _turn_into_format_2(tmp_path, before)
+    async with LocalStore(tmp_path) as store:
+        assert [span.span_id for span in await store.query_spans(rollout.rollout_id)] == spans
+        (attempt,) = await store.query_attempts(rollout.rollout_id)
+        await store.add_many_spans([make_span(attempt, number) for number in (7, 8)])
+    async with LocalStore(tmp_path) as store:
+        changes = await store.get_changes()
+        assert changes[: len(before)] == before
+        (added,) = changes[len(before) :]
+        assert (added.kind, len(added.span_ids)) == ("spans", 2)
+        assert int(added.cursor) == int(before[-1].cursor) + 1
+
+
+async def test_the_feed_leaves_out_the_spans_of_deleted_rollouts_and_goes_on(tmp_path: Path) -> None:
+    async with LocalStore(tmp_path) as store:
+        for rollout_id in ("gone", "kept"):
+            started = await store.start_rollout("x", rollout_id=rollout_id)
+            await store.add_span(make_span(started.attempt, 1))
+            await store.update_attempt(rollout_id, "latest", status="succeeded")
+        await store.delete_rollouts(["gone"])
+        await store.compact()
+    async with LocalStore(tmp_path) as store:
+        feed = [
+            (c.kind, c.rollout_id) for c in await store.get_changes() if c.kind not in ("rollout", "attempt")
+        ]
+        assert feed == [("spans", "kept"), ("deleted", "gone")]
+
+
+async def test_a_cursor_older_than_the_feed_is_kept_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raybolt.store.journal.KEPT_CHANGES", 10)
+    monkeypatch.setattr("raybolt.store.feed.RESIDENT_CHANGES", 0)
+    async with LocalStore(tmp_path) as store:
+        started = await store.start_rollout("x", rollout_id="r")  # 3 changes
+        for number in range(17):
+            await store.add_span(make_span(started.attempt, number))  # 2 more for the first
+        assert (await store.get_changes("0"))[0].cursor == "1"
+        await store.enqueue_rollout("y")
+        with pytest.raises(
+            InvalidValue, match="cursor is 0, but the feed is kept from 10 on; read the state"
+        ):
+            await store.get_changes("0")
+        assert [int(change.cursor) for change in await store.get_changes("10")] == list(range(11, 24))
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
+        assert connection.execute("SELECT min(position) FROM changes").fetchone() == (23,)
 
 
 async def test_a_lease_that_ends_while_the_folder_is_closed_frees_the_group(tmp_path: Path) -> None:

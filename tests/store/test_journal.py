@@ -186,7 +186,7 @@ async def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "journal.db")
     connection.execute("PRAGMA user_version = 9")
     connection.close()
-    with pytest.raises(StoreError, match="has format 9, not 2; open it with the raybolt that wrote it"):
+    with pytest.raises(StoreError, match="has format 9, not 3; open it with the raybolt that wrote it"):
         LocalStore(tmp_path)
 
 
