@@ -28,9 +28,10 @@ from raybolt.rl.recipes import SFT, LightningRL
 from raybolt.rl.rollouts import SamplingParams
 from raybolt.rl.schedule import demonstrations_by_iteration, num_rl_iterations, tasks_of_iteration
 from raybolt.rl.training_data import GroupRefs
-from raybolt.store import RayStore
 from raybolt.store.blocking import blocking
+from raybolt.store.client import StoreClient
 from raybolt.store.errors import InvalidValue
+from raybolt.store.http_store import without_tokens
 from raybolt.store.types import GroupHandle
 
 log = logging.getLogger(__name__)
@@ -146,7 +147,7 @@ class LightningRLAlgorithm(Algorithm):
         )
 
     @property
-    def _store(self) -> RayStore:
+    def _store(self) -> StoreClient:
         if self.config.store is None:
             raise InvalidValue("store is missing: call config.lightning(store=RayStore.create(folder)).")
         return self.config.store
@@ -211,6 +212,12 @@ class LightningRLAlgorithm(Algorithm):
         )
 
     @override(Algorithm)
+    def save_to_path(self, *args: Any, **kwargs: Any) -> str:
+        with without_tokens():  # RLlib saves the configuration, too, in which the store is
+            path: str = super().save_to_path(*args, **kwargs)
+        return path
+
+    @override(Algorithm)
     def restore_from_path(self, path: Any, *args: Any, **kwargs: Any) -> None:
         super().restore_from_path(path, *args, **kwargs)
         self._broadcast_weights()
@@ -258,7 +265,7 @@ class LightningRLAlgorithm(Algorithm):
             self._log(f"seconds_{name}", time.perf_counter() - start)
 
 
-def _demonstrations(store: RayStore, recipe: SFT, seed: int) -> list[list[str]]:
+def _demonstrations(store: StoreClient, recipe: SFT, seed: int) -> list[list[str]]:
     rollouts = blocking(store.query_rollouts(mode="demo", status_in=("succeeded",)))
     group_ids = list(dict.fromkeys(rollout.group_id for rollout in rollouts if rollout.group_id))
     if not group_ids:

@@ -23,7 +23,7 @@ from raybolt.store.errors import InvalidValue
 
 if TYPE_CHECKING:
     from raybolt.env.agent import Agent
-    from raybolt.store import RayStore
+    from raybolt.store.client import StoreClient
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -83,7 +83,7 @@ class LightningRLConfig(AlgorithmConfig):
         self.agent: Agent | None = None
         self.recipe: Recipe = LightningRL()
         self.tasks: str | None = None
-        self.store: RayStore | None = None
+        self.store: StoreClient | None = None
         self.layout: RunnerLayout = RunnerLayout(num_runners=1)
         self._set_rllib_defaults()
 
@@ -93,7 +93,7 @@ class LightningRLConfig(AlgorithmConfig):
         agent: Agent = NotProvided,
         recipe: Recipe = NotProvided,
         tasks: str | Path = NotProvided,
-        store: RayStore = NotProvided,
+        store: StoreClient = NotProvided,
         layout: RunnerLayout = NotProvided,
     ) -> LightningRLConfig:
         """Sets what is trained, how, on which tasks (a JSONL file) and through which store."""
@@ -200,7 +200,7 @@ def _policy_of_agent(policies: Policies, agent_id: str, episode: Any = None, **k
 
 
 def build_config(
-    *, agent: Agent, recipe: Recipe, store: RayStore, layout: RunnerLayout, seed: int
+    *, agent: Agent, recipe: Recipe, store: StoreClient, layout: RunnerLayout, seed: int
 ) -> LightningRLConfig:
     """The RLlib configuration of one training run."""
     config = LightningRLConfig().lightning(agent=agent, recipe=recipe, store=store, layout=layout)

@@ -18,6 +18,7 @@ from raybolt.rl.batching import MicroBatch, empty_micro_batch
 from raybolt.rl.losses import LossOutput, nll_loss, policy_gradient_loss
 from raybolt.rl.plan import UpdatePlan
 from raybolt.rl.training_data import GroupRefs
+from raybolt.store.http_store import without_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,12 @@ class LightningRLLearner(TorchLearner):
         # turns, so a learner may use more cores than it reserves.
         torch.set_num_threads(self.config.layout.learner_threads)
         super().build()
+
+    @override(TorchLearner)
+    def save_to_path(self, *args: Any, **kwargs: Any) -> str:
+        with without_tokens():  # as in the algorithm: this is another process
+            path: str = super().save_to_path(*args, **kwargs)
+        return path
 
     @override(TorchLearner)
     def configure_optimizers_for_module(self, module_id: str, config: Any = None) -> None:

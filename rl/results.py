@@ -104,7 +104,7 @@ class FitResult:
         seconds: "total" and what of it went into "rollouts", "learning" and "sync".
         tokens: "sampled" by the policy, "trained" on (response tokens, each as often as it was used).
         paths: "checkpoint", "model" (Hugging Face folder; of several policies, one folder each in it),
-            "store", "log" (TensorBoard, progress.jsonl).
+            "log" (TensorBoard, progress.jsonl), "store" (if it is a folder).
         evaluations: on the validation tasks: "before", "sft" (after the warm-up, if any), "rl".
     """
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -16,13 +15,13 @@ from raybolt.rl.policies import SHARED, Policies
 from raybolt.rl.recipes import SFT, LightningRL, Recipe
 from raybolt.rl.results import EvalResult, FitResult, Progress
 from raybolt.rl.run_folder import RunFolder
-from raybolt.store.blocking import blocking
+from raybolt.rl.run_store import RunStore
 from raybolt.store.errors import InvalidValue
 
 if TYPE_CHECKING:
     from raybolt.env.agent import Agent
     from raybolt.rl.algorithm import LightningRLAlgorithm
-    from raybolt.store import RayStore
+    from raybolt.store import HttpStore, RayStore
 
 __all__ = ["EvalResult", "FitResult", "Progress", "Trainer"]
 
@@ -35,7 +34,11 @@ class Trainer:
     Args:
         agent: what `raybolt.wrap` returned.
         algorithm: the recipe, `LightningRL(...)` or `SFT(...)`.
-        store: the run's folder; everything the run leaves is below it.
+        store: the run's folder; everything the run leaves is below it. Or a store that runs elsewhere: the
+            address of a server (`raybolt store serve`), an `HttpStore`, a `RayStore`. The run works off its
+            whole queue, so give each run that trains at the same time a store of its own.
+        folder: where checkpoint, model and log go; by default the store's folder or, when the store runs
+            elsewhere, `runs/` and its name below the working directory.
         seed: of sampling, of the order of tasks, of all that is random.
         num_runners: env runner processes; by default one for each core, at most 8.
         concurrency: agent runs in flight at once in each runner.
@@ -43,7 +46,7 @@ class Trainer:
         on_progress: called after every iteration.
 
     Raises:
-        InvalidValue: the model, or another setting, is none.
+        InvalidValue: the model, or another setting, is none; a store that only this process reaches.
     """
 
     def __init__(
@@ -51,7 +54,8 @@ class Trainer:
         agent: Agent,
         *,
         algorithm: Recipe,
-        store: str | Path,
+        store: str | Path | HttpStore | RayStore,
+        folder: str | Path | None = None,
         seed: int = 0,
         num_runners: int | None = None,
         concurrency: int = 16,
@@ -71,11 +75,11 @@ class Trainer:
         self._recipe = algorithm
         models = Policies.of(algorithm).models.items()
         self._sources = {policy_id: resolve_model(model) for policy_id, model in models}
-        self._folder = RunFolder(Path(store).resolve())
+        self._store = RunStore(store)
+        self._folder = RunFolder(self._store.default_folder if folder is None else Path(folder).resolve())
         self._seed = seed
         self._on_progress = on_progress
         self._algorithm: LightningRLAlgorithm | None = None
-        self._store: RayStore | None = None
         self._owns_ray = False
 
     def fit(
@@ -101,7 +105,7 @@ class Trainer:
         run = _Run(self._folder, algorithm.num_done)
         self._train(algorithm, run, val)
         self._save(algorithm, with_model=True)
-        return run.result(self._folder, seconds_now=time.perf_counter() - started)
+        return run.result(self._folder, self._store.folder, seconds_now=time.perf_counter() - started)
 
     def evaluate(
         self, tasks: Sequence[Task], *, temperature: float = 0.0, rollouts_per_task: int = 1
@@ -120,13 +124,11 @@ class Trainer:
         return EvalResult.of(collected)
 
     def close(self) -> None:
-        """Stops runners, learners and the store's actor, and Ray if the trainer started it."""
+        """Stops runners, learners and the run's own store, and Ray if the trainer started it."""
         if self._algorithm is not None:
             self._algorithm.stop()
             self._algorithm = None
-        if self._store is not None:
-            blocking(self._store.destroy())
-            self._store = None
+        self._store.close()
         if self._owns_ray:
             import ray
 
@@ -151,16 +153,12 @@ class Trainer:
         if self._algorithm is None:
             from raybolt.rl.cluster import check_agent_loads, ensure_ray
             from raybolt.rl.config import build_config
-            from raybolt.store import RayStore
 
             self._owns_ray = ensure_ray()
-            root = self._folder.root
-            self._store = RayStore.create(root, name=f"run-{blake2b(bytes(root), digest_size=8).hexdigest()}")
-            _cancel_leftovers(self._store)
             config = build_config(
                 agent=self._agent,
                 recipe=self._recipe,
-                store=self._store,
+                store=self._store.open(),
                 layout=self._layout,
                 seed=self._seed,
             )
@@ -225,7 +223,7 @@ class _Run:
         self._evaluations[phase] = result
         self._folder.save_evaluations(self._evaluations)
 
-    def result(self, folder: RunFolder, *, seconds_now: float) -> FitResult:
+    def result(self, folder: RunFolder, store: Path | None, *, seconds_now: float) -> FitResult:
         seconds, tokens = Counter[str](), Counter[str]()
         for progress in self._history:
             seconds.update(progress.seconds)
@@ -238,8 +236,8 @@ class _Run:
             paths={
                 "checkpoint": folder.checkpoint,
                 "model": folder.model,
-                "store": folder.root,
                 "log": folder.log,
+                **({} if store is None else {"store": store}),
             },
             evaluations=dict(self._evaluations),
         )
@@ -305,10 +303,3 @@ def _mean_loss(learner: Mapping[str, Mapping[str, float]]) -> float | None:
         return learned[0]["loss"]
     num_tokens = sum(of["tokens_trained"] for of in learned)
     return sum(of["loss"] * of["tokens_trained"] for of in learned) / num_tokens if num_tokens else None
-
-
-def _cancel_leftovers(store: RayStore) -> None:
-    """Cancels what an earlier run in this folder left queued, or the new one would run it too."""
-    leftovers = blocking(store.query_rollouts(status_in=("queuing", "requeuing", "preparing", "running")))
-    for rollout in leftovers:
-        blocking(store.update_rollout(rollout.rollout_id, status="cancelled"))

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import ray
 from ray.rllib.core.learner.training_data import TrainingData
 
+from raybolt.store.remote_block import RemoteBlock
 from raybolt.store.types import GroupHandle
+
+_DOWNLOADS = 8
+"""Groups that a learner fetches from a server at the same time."""
 
 
 @dataclasses.dataclass
@@ -20,7 +25,7 @@ class GroupRefs(TrainingData):
     rollouts. Shards are therefore made of whole groups, balanced by tokens.
     """
 
-    episodes_refs: list[Any] | None = None
+    episodes_refs: list[Any] | None = None  # as the handles of the store have them
     num_tokens: list[int] = dataclasses.field(default_factory=list)
 
     @classmethod
@@ -40,8 +45,13 @@ class GroupRefs(TrainingData):
         )
 
     def solve_refs(self) -> None:
-        """Fetches the groups (zero-copy on the node that holds them) into `episodes`."""
-        self.episodes = ray.get(self.episodes_refs)
+        """Fetches the groups into `episodes`: views of Ray's memory, or tables from the store's server."""
+        refs = self.episodes_refs or []
+        if refs and isinstance(refs[0], RemoteBlock):  # a store's handles are all of a kind
+            with ThreadPoolExecutor(max_workers=_DOWNLOADS) as pool:
+                self.episodes = list(pool.map(RemoteBlock.table, refs))
+        else:
+            self.episodes = ray.get(refs)
         self.episodes_refs = None
 
 

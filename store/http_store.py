@@ -3,7 +3,9 @@
 import asyncio
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -11,7 +13,7 @@ from urllib.parse import quote, urlencode
 from .base import Capabilities
 from .client import StoreClient
 from .errors import InvalidValue
-from .http_link import Answer, HttpLink
+from .http_link import Answer, HttpLink, checked_url
 from .remote_block import RemoteBlock
 from .routes import BLOCK_PATH, BY_OPERATION, CAPABILITIES_PATH, SEARCH, Route
 from .row_frames import ROWS_TYPE, pack_rows, unpack_rows
@@ -26,6 +28,19 @@ POLL_SECONDS = 20.0
 """How long one request waits; whoever waits longer asks again, so that no proxy cuts the line."""
 RETRY_SECONDS = 60.0
 """How long a request is repeated while the server cannot be reached."""
+
+
+_leave_out_token = ContextVar("leave_out_token", default=False)
+
+
+@contextmanager
+def without_tokens() -> Iterator[None]:
+    """Within it pickled stores lack their tokens, as files should; they then look in ``TOKEN_VARIABLE``."""
+    before = _leave_out_token.set(True)
+    try:
+        yield
+    finally:
+        _leave_out_token.reset(before)
 
 
 class HttpStore(StoreClient):
@@ -50,13 +65,13 @@ class HttpStore(StoreClient):
 
         ``compress`` sends and asks for gzip: worth it on a slow line only.
         """
-        self._url = url.rstrip("/")
+        self.url = checked_url(url)
         self._token = token or os.environ.get(TOKEN_VARIABLE)
         self._ca = os.fspath(ca) if ca is not None else None
         self._compress = compress
         self._retry_seconds = retry_seconds
         self._link = HttpLink(
-            url, token=self._token, ca=self._ca, compress=compress, retry_seconds=retry_seconds
+            self.url, token=self._token, ca=self._ca, compress=compress, retry_seconds=retry_seconds
         )
         self._spans = SpanMailbox(self._add_rows)
         self._durable: bool | None = None
@@ -76,7 +91,12 @@ class HttpStore(StoreClient):
         await asyncio.to_thread(self._link.close)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _open, (self._url, self._token, self._ca, self._compress, self._retry_seconds)
+        token = None if _leave_out_token.get() else self._token
+        return _open, (self.url, token, self._ca, self._compress, self._retry_seconds)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "HttpStore":
+        """Itself: configurations that hold a store are copied, and a copy's connections nobody would end."""
+        return self
 
     async def _ask(self, operation: str, **arguments: Any) -> Any:
         return await asyncio.wrap_future(self._link.start(self._answer(operation, arguments)))
@@ -171,7 +191,7 @@ class HttpStore(StoreClient):
     def _handle(self, answer: dict[str, Any]) -> GroupHandle:
         handle: GroupHandle = decoder(GroupHandle, strict=False)({**answer, "ref": None}, "the handle")
         path = BLOCK_PATH.format(group_id=quote(handle.group_id, safe=""))
-        block = RemoteBlock(f"{self._url}{path}", self._token, self._ca, self._retry_seconds)
+        block = RemoteBlock(f"{self.url}{path}", self._token, self._ca, self._retry_seconds)
         return replace(handle, ref=block)
 
 
