@@ -158,7 +158,10 @@ class LightningStore(ABC):
 
     @abstractmethod
     async def get_rollout_by_id(self, rollout_id: str) -> Rollout | None:
-        """Returns the rollout, or None when there is none with this id."""
+        """Returns the rollout, or None when there is none with this id.
+
+        Once somebody has tried it, it is an ``AttemptedRollout``, with its last attempt.
+        """
 
     @abstractmethod
     async def query_rollouts(
@@ -177,7 +180,8 @@ class LightningStore(ABC):
     ) -> list[Rollout]:
         """Returns the rollouts that pass every given filter (or any, with "or").
 
-        In order of enqueuing, unless ``sort_by`` names a field; a limit of -1 is none.
+        In order of enqueuing, unless ``sort_by`` names a field; a limit of -1 is none. Those that somebody
+        has tried are ``AttemptedRollout``s, with their last attempt.
         """
 
     @abstractmethod
@@ -287,7 +291,8 @@ class LightningStore(ABC):
     ) -> list[Span]:
         """Returns the spans of one attempt, or of all (None), that pass the filters.
 
-        Ordered by attempt and sequence id, unless ``sort_by`` names a field.
+        Ordered by attempt and sequence id, unless ``sort_by`` names a field. A rollout that nobody has tried
+        has no spans, of its "latest" attempt either.
         """
 
     @abstractmethod

@@ -82,6 +82,13 @@ class EntryBook:
         entry = self.owner(attempt_id)
         return None if entry is None else AttemptedRollout.of(entry.rollout, entry.attempts[attempt_id])
 
+    def shown(self, rollout_id: str) -> Rollout | None:
+        """The rollout as readers get it: with its last attempt, once somebody has tried it."""
+        entry = self._entries.get(rollout_id)
+        if entry is None or entry.latest is None:
+            return None if entry is None else entry.rollout
+        return AttemptedRollout.of(entry.rollout, entry.latest)
+
     def candidates(
         self, groups: GroupBook, rollout_id_in: Iterable[str] | None, group_id_in: Iterable[str] | None
     ) -> Iterable[Rollout]:

@@ -108,7 +108,7 @@ class Keeper:
             "start_rollout": core.start_rollout,
             "dequeue": core.dequeue,
             "update_rollout": core.update_rollout,
-            "rollout": core.rollout,
+            "rollout": reader.rollout,
             "rollouts": reader.rollouts,
             "delete_rollouts": core.delete,
             "check_deletable": lambda rollout_ids: len(core.deletable(rollout_ids)),

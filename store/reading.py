@@ -17,6 +17,9 @@ class Reader:
         self._core = core
         self._spans = spans
 
+    def rollout(self, rollout_id: str) -> Rollout | None:
+        return self._core.entries.shown(rollout_id)
+
     def rollouts(
         self,
         *,
@@ -40,7 +43,9 @@ class Reader:
             contains("rollout_id", rollout_id_contains),
             equals("mode", mode),
         ]
-        return page(chosen(found, tests, filter_logic), Rollout, **paging)
+        rollouts = page(chosen(found, tests, filter_logic), Rollout, **paging)
+        shown = (self._core.entries.shown(rollout.rollout_id) for rollout in rollouts)
+        return [rollout for rollout in shown if rollout is not None]
 
     def attempts(self, rollout_id: str, **paging: Any) -> list[Attempt]:
         return page(self._core.attempts(rollout_id), Attempt, **paging)
@@ -73,7 +78,8 @@ class Reader:
         ]
         if paging["sort_by"] in ("attributes", "events"):  # which only in a row are texts
             raise InvalidValue(f"sort_by is {paging['sort_by']!r}, which is neither a number nor a text")
-        rows = self._spans.rows(rollout_id, attempt_id)
+        untried = attempt_id == "latest" and self._core.entries.get(rollout_id).latest is None
+        rows = [] if untried else self._spans.rows(rollout_id, attempt_id)
         return page(chosen(rows, tests, filter_logic), Span, **paging)  # type: ignore[arg-type]  # same fields
 
     def resources(

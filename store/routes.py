@@ -138,14 +138,18 @@ ROUTES: Final = (
         {"limit": Argument(int, 1, maximum=MAX_TAKEN), "worker_id": _may_be(str), "claim": _CLAIM},
     ),
     Route(
-        "rollouts", "GET", _ROLLOUTS, "Rollouts that pass the filters.", list[Rollout],
+        "rollouts", "GET", _ROLLOUTS, "Rollouts that pass the filters.",
+        list[AttemptedRollout | Rollout],
         {
             "status_in": _SOME_IDS, "rollout_id_in": _SOME_IDS, "rollout_id_contains": _may_be(str),
             "group_id_in": _SOME_IDS, "mode": _may_be(str), "filter_logic": _LOGIC, **_paging(),
         },
         page=10_000, search=True,
     ),
-    Route("rollout", "GET", _ROLLOUT, "One rollout.", Rollout, {"rollout_id": _id()}),
+    Route(
+        "rollout", "GET", _ROLLOUT, "One rollout, with its last attempt.", AttemptedRollout | Rollout,
+        {"rollout_id": _id()},
+    ),
     Route(
         "update_rollout", "PATCH", _ROLLOUT, "Change the fields that are given.", Rollout,
         {

@@ -43,7 +43,7 @@ def decoder(kind: Any, *, strict: bool) -> Decode:
     """
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
-        return _optional(kind, strict)
+        return _any_of(kind, strict)
     if origin is Literal:
         return _one_of(arguments)
     if origin is list or (origin is tuple and arguments[-1] is Ellipsis):
@@ -138,12 +138,25 @@ _PLAIN: dict[Any, Decode] = {
 }
 
 
-def _optional(kind: Any, strict: bool) -> Decode:
-    (inner,) = (each for each in get_args(kind) if each not in (NoneType, Unset))
-    decode = decoder(inner, strict=strict)
+def _any_of(kind: Any, strict: bool) -> Decode:
+    """Of several kinds, which are records, a value is the first whose needed fields it has."""
+    *others, last = (each for each in get_args(kind) if each not in (NoneType, Unset))
+    decode = decoder(last, strict=strict)
+    for each in reversed(others):
+        decode = _if_complete(each, decoder(each, strict=strict), decode)
     if NoneType not in get_args(kind):
         return decode
     return lambda value, field: None if value is None else decode(value, field)
+
+
+def _if_complete(kind: type[Any], decode: Decode, otherwise: Decode) -> Decode:
+    needed = set(_needed(kind))
+
+    def decode_either(value: Any, field: str) -> Any:
+        complete = isinstance(value, dict) and needed <= value.keys()
+        return decode(value, field) if complete else otherwise(value, field)
+
+    return decode_either
 
 
 def _one_of(allowed: tuple[str, ...]) -> Decode:
@@ -176,9 +189,7 @@ def _fixed(decoders: list[Decode]) -> Decode:
 def _record(kind: type[Any], strict: bool) -> Decode:
     hints = get_type_hints(kind)
     decoders = {each.name: decoder(hints[each.name], strict=strict) for each in fields(kind)}
-    needed = [
-        each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING
-    ]
+    needed = _needed(kind)
 
     def decode(value: Any, field: str) -> Any:
         if not isinstance(value, dict):
@@ -195,6 +206,11 @@ def _record(kind: type[Any], strict: bool) -> Decode:
         return kind(**given)
 
     return decode
+
+
+def _needed(kind: type[Any]) -> list[str]:
+    """The fields of a dataclass that have no default."""
+    return [each.name for each in fields(kind) if each.default is MISSING and each.default_factory is MISSING]
 
 
 def _shown(value: Any) -> str:

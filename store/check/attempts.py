@@ -192,6 +192,7 @@ async def unknown_ids(store: LightningStore) -> None:
     expect(await store.get_rollout_by_id("nobody"), None, "an unknown rollout")
     expect(await store.get_latest_attempt(queued), None, "the attempt that nobody has started")
     expect(await store.query_attempts(queued), [], "the attempts of a queued rollout")
+    expect(await store.query_spans(queued, "latest"), [], "the spans of its latest attempt")
 
 
 ATTEMPTS = (

@@ -7,7 +7,7 @@ from raybolt.store.base import LightningStore
 from raybolt.store.check.rules import check, expect, expect_that, present, refused
 from raybolt.store.check.samples import enqueue_some, rollout_of, run_one, statuses, take_one
 from raybolt.store.errors import InvalidTransition, InvalidValue, UnknownResources, UnknownRollout
-from raybolt.store.types import UNSET, EnqueueRolloutRequest, RolloutConfig
+from raybolt.store.types import UNSET, AttemptedRollout, EnqueueRolloutRequest, Rollout, RolloutConfig
 
 
 @check("An enqueued rollout waits, and keeps what it was given")
@@ -68,6 +68,22 @@ async def attempted_rollout(store: LightningStore) -> None:
     expect(await store.get_latest_attempt("r0"), taken.attempt, "the last attempt")
     stored = await rollout_of(store, "r0")
     expect((taken.input, taken.start_time), (stored.input, stored.start_time), "the taken rollout's fields")
+
+
+@check("A rollout is read with its last attempt once somebody has tried it")
+async def rollouts_with_attempts(store: LightningStore) -> None:
+    await enqueue_some(store, 2)
+    await take_one(store)
+    second = await store.start_attempt("r0", "another")
+    expect(await store.get_rollout_by_id("r0"), second, "a rollout that was tried twice")
+    tried, queued = await store.query_rollouts()
+    expect(tried, second, "the same, among others")
+    expect((type(queued), queued.rollout_id), (Rollout, "r1"), "one that nobody has tried")
+    await store.update_attempt("r0", "latest", status="succeeded")
+    (ended,) = await store.query_rollouts(status_in=["succeeded"])
+    expect_that(isinstance(ended, AttemptedRollout), "what ended", expected="one with an attempt", seen=ended)
+    expect(getattr(ended, "attempt", None), await store.get_latest_attempt("r0"), "its attempt")
+    expect([type(r) for r in await store.wait_for_rollouts(["r0"])], [Rollout], "what was waited for")
 
 
 @check("Many takers at once get each rollout once, and none is left")
@@ -262,6 +278,7 @@ ROLLOUTS = (
     default_fields,
     queue_order,
     attempted_rollout,
+    rollouts_with_attempts,
     concurrent_takers,
     requeued_order,
     queued_by_hand,

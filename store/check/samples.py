@@ -1,5 +1,6 @@
 """Small things to put into stores."""
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -71,8 +72,9 @@ async def fill_group(store: LightningStore, group_id: str, *, num_rollouts: int,
 
 
 async def rollout_of(store: LightningStore, rollout_id: str) -> Rollout:
-    """Returns the rollout that must be there."""
-    return present(await store.get_rollout_by_id(rollout_id), f"the rollout {rollout_id!r}")
+    """Returns the rollout that must be there, without its attempt."""
+    found = present(await store.get_rollout_by_id(rollout_id), f"the rollout {rollout_id!r}")
+    return Rollout(**{field.name: getattr(found, field.name) for field in fields(Rollout)})
 
 
 async def attempt_of(store: LightningStore, rollout_id: str) -> Attempt:
