@@ -20,6 +20,7 @@ from .errors import (
     UnknownResources,
     UnknownRollout,
 )
+from .patience import add_when_room
 from .types import (
     UNSET,
     Attempt,
@@ -76,6 +77,7 @@ __all__ = [
     "UnknownResources",
     "UnknownRollout",
     "Worker",
+    "add_when_room",
     "blocking",
     "decode_group",
     "encode_group",

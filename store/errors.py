@@ -7,7 +7,7 @@
         ├── UnknownAttempt    no attempt has this id     (also a ValueError)
         ├── UnknownGroup      no group has this id       (also a ValueError)
         ├── UnknownResources  no resources have this id  (also a ValueError)
-        ├── StoreFull         the disk has no room for more spans
+        ├── StoreFull         the disk, or Ray's object store, has no room
         └── InvalidTransition a status cannot follow the present one (also a ValueError)
 
 Each takes one message, so that it survives pickling between processes unchanged. The store's are
@@ -40,7 +40,10 @@ class StoreError(RayboltError):
 
 
 class StoreFull(StoreError):
-    """The disk has no room for more spans: nothing has changed, and they can be sent again later."""
+    """There is no room: for spans on the disk, or for a group in Ray's object store and where it spills to.
+
+    Nothing has changed, so the same can be asked again later (``add_when_room`` does it for spans).
+    """
 
 
 class UnknownRollout(StoreError, ValueError):

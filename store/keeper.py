@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from .clock import SteadyClock, Ticker
 from .core import LightningCore
-from .errors import StoreError
+from .errors import StoreError, StoreFull
 from .journal import Journal
 from .reading import Reader
 from .record import NoRecorder, Snapshot
@@ -117,7 +117,7 @@ class Keeper:
             "update_attempt": core.update_attempt,
             "attempts": reader.attempts,
             "latest_attempts": core.latest_attempts,
-            "add_rows": self._add_rows,
+            "add_rows": self._add_rows_or_hear,
             "check_attempts": self._check_attempts,
             "rows": reader.rows,
             "next_sequence_ids": spans.next_sequence_ids,
@@ -206,10 +206,31 @@ class Keeper:
             self._room.check(sum(len(row.arrays) + len(row.attributes) for row in rows))
         return self._spans.add(rows)
 
-    def _check_attempts(self, pairs: Iterable[tuple[str, str]]) -> None:
+    def _add_rows_or_hear(self, rows: Sequence[SpanRow]) -> list[int]:
+        if not rows:
+            return []  # for which there is room everywhere
+        try:
+            return self._add_rows(rows)
+        except StoreFull:
+            self._hear_from((row.rollout_id, row.attempt_id) for row in rows)
+            raise
+
+    def _check_attempts(self, pairs: Sequence[tuple[str, str]]) -> None:
         self._spans.check(pairs)
-        if self._room is not None:
+        if self._room is None:
+            return
+        try:
             self._room.check(0)
+        except StoreFull:
+            self._hear_from(pairs)
+            raise
+
+    def _hear_from(self, pairs: Iterable[tuple[str, str]]) -> None:
+        """Notes that the attempts live, whose spans find no room: who waits for room is not silent."""
+        attempts = dict.fromkeys(pairs)
+        self._spans.check(attempts)
+        for rollout_id, attempt_id in attempts:
+            self._core.hear_from(*self._core.entries.get_attempt(rollout_id, attempt_id))
 
     def _reserve(self, resources_ids: Sequence[str | None]) -> tuple[list[str | None], list[float]]:
         """Resources and places in time for as many rollouts, which other shards may then enqueue."""

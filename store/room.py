@@ -1,5 +1,6 @@
 """How full the disk under a store may get before spans are refused."""
 
+import platform
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,7 @@ class Room:
         free = self._free_bytes(self._folder)
         if free - num_bytes < self._reserve_bytes:
             raise StoreFull(
-                f"the disk of {self._folder} has {free} bytes free, too few for {num_bytes} more and the "
-                f"reserve of {self._reserve_bytes}; make room (prune and compact, or another disk), then "
-                "send them again"
+                f"the disk of {self._folder} on {platform.node()} has {free} bytes free, too few for "
+                f"{num_bytes} more and the reserve of {self._reserve_bytes}; make room (prune and compact, "
+                "or another disk), then send them again"
             )

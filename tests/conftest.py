@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_disk import mounted
 
 TESTS = Path(__file__).parent
 
@@ -31,3 +32,10 @@ def ray_session() -> Iterator[None]:
         )
     yield
     ray.shutdown()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 MiB, where the system lets one be mounted."""
+    with mounted(tmp_path / "disk") as folder:
+        yield folder

@@ -36,7 +36,7 @@ _PROBLEMS = {
     "409": "InvalidTransition: it has ended.",
     "413": "The body is too large.",
     "415": "The body's media type or encoding is none of those listed.",
-    "503": "StoreError: the store cannot do it now.",
+    "503": "StoreError: the store cannot do it now. StoreFull: no room; see Retry-After.",
 }
 
 

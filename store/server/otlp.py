@@ -29,7 +29,7 @@ from raybolt.store.types import AttributeValue, Json, Span, SpanEvent, SpanStatu
 from raybolt.store.wire import load
 
 from .bodies import check_media_type, read_body, reply
-from .problems import status_and_error
+from .problems import headers_of, status_and_error
 
 PROTOBUF_TYPE = "application/x-protobuf"
 _JSON_TYPE = "application/json"
@@ -67,7 +67,9 @@ class TraceReceiver:
             known = status_and_error(error)
             if known is None or kind == _JSON_TYPE:
                 raise
-            return reply(request, _status_message(str(known[1])), PROTOBUF_TYPE, status=known[0])
+            refusal = reply(request, _status_message(str(known[1])), PROTOBUF_TYPE, status=known[0])
+            refusal.headers.update(headers_of(*known))
+            return refusal
         if kind == PROTOBUF_TYPE:
             return reply(request, answer.SerializeToString(), PROTOBUF_TYPE)
         return reply(request, MessageToJson(answer, indent=None).encode())

@@ -10,6 +10,7 @@ from raybolt.store.errors import (
     InvalidValue,
     RayboltError,
     StoreError,
+    StoreFull,
     UnknownAttempt,
     UnknownGroup,
     UnknownResources,
@@ -27,6 +28,8 @@ _STATUS = {
     UnknownResources: 404,
     InvalidTransition: 409,
 }
+RETRY_SECONDS = 2
+"""When to send again what a full store refused. Exporters heed it, and by default give up after 10 s."""
 _log = logging.getLogger(__name__)
 
 
@@ -52,6 +55,13 @@ def status_and_error(error: Exception) -> tuple[int, RayboltError] | None:
     return None
 
 
+def headers_of(status: int, error: RayboltError) -> dict[str, str]:
+    """Returns the headers that say what to do about the error."""
+    if status == 401:
+        return {"WWW-Authenticate": "Bearer"}
+    return {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, StoreFull) else {}
+
+
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Answers every error as JSON, with the type it has in process."""
@@ -63,7 +73,9 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
             _log.exception("%s %s failed", request.method, request.path)
             known = 500, StoreError(f"the server failed with {type(error).__name__}; its log says where")
         status, reason = known
-        headers = {"WWW-Authenticate": "Bearer"} if status == 401 else None
         return web.Response(
-            status=status, body=dump(error_fields(reason)), content_type="application/json", headers=headers
+            status=status,
+            body=dump(error_fields(reason)),
+            content_type="application/json",
+            headers=headers_of(status, reason),
         )

@@ -6,11 +6,11 @@ import resource
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from small_disk import enlarge
 from store_samples import make_span
 
 from raybolt.store import (
@@ -24,28 +24,8 @@ from raybolt.store import (
 )
 from raybolt.store.room import Room
 
-SMALL_DISK_BYTES = 64 * 2**20
 RESERVE_BYTES = 40 * 2**20  # more than the log that is moved into the database file at once
 TESTS = Path(__file__).parents[1]
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 64 MiB, where the system lets one be mounted."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", str(folder)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        pytest.skip(f"no file system can be mounted here: {error}")
-    yield folder
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def enlarge(small_disk: Path) -> None:
-    """Makes room on it."""
-    subprocess.run(["mount", "-o", f"remount,size={4 * SMALL_DISK_BYTES}", str(small_disk)], check=True)
 
 
 async def add_until_refused(store: LightningStore, rollout_id: str) -> tuple[list[int], StoreError]:
