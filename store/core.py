@@ -7,6 +7,7 @@ the journal. It is not thread-safe. Each method either raises before it changes 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from .deadlines import Deadlines
 from .entries import Entry, EntryBook
@@ -105,6 +106,14 @@ class LightningCore:
         """Position and id of the up to ``limit`` rollouts that have waited longest, which go on waiting."""
         return self._queue.waiting(limit)
 
+    def queue_counts(self) -> dict[str, Any]:
+        """How many rollouts wait, and for how long the first of them has."""
+        since = self._queue.since()
+        return {
+            "queued": len(self._queue),
+            "oldest_queued_seconds": None if since is None else max(0.0, self._clock() - since),
+        }
+
     def dequeue(self, limit: int, *, worker_id: str | None, claim: str) -> list[AttemptedRollout]:
         """Starts attempts, named after the claim, on up to ``limit`` rollouts, longest queued first."""
         if worker_id is not None:
@@ -197,7 +206,6 @@ class LightningCore:
             sequence_id=len(entry.attempts) + 1,
             start_time=now,
             worker_id=worker_id,
-            last_heartbeat_time=now,
         )
         self._keep_attempt(attempt)
         self._move(entry, "preparing")
@@ -418,12 +426,13 @@ class LightningCore:
             self.entries.add(rollout)
         now = self._clock()
         for attempt in snapshot.attempts:
-            # Heartbeats are not journalled, and a clock may have been set back since.
-            attempt = replace(attempt, start_time=min(attempt.start_time, now), last_heartbeat_time=now)
+            if attempt.end_time is None:
+                # Heartbeats are not journalled, and a clock may have been set back since.
+                attempt = replace(attempt, start_time=min(attempt.start_time, now), last_heartbeat_time=now)
             self.entries.put_attempt(attempt)
             if attempt.status in IN_FLIGHT:
                 self.workers.follow(None, attempt, now)
-            self.deadlines.note(attempt.attempt_id)
+                self.deadlines.note(attempt.attempt_id)
         self._queue.restore(
             (position, rollout.rollout_id, rollout.start_time)
             for rollout, position in snapshot.rollouts

@@ -10,10 +10,11 @@ device at once: a power failure may cost the last seconds, never the file. A log
 its last transactions as a whole.
 """
 
+import gc
 import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, fields
 from heapq import merge
 from itertools import groupby, islice
@@ -23,10 +24,11 @@ from typing import Any
 
 from .checkpoints import Checkpointer
 from .errors import InvalidValue, StoreError
+from .journal_rows import attempt_of, change_of, rollout_of
 from .record import Snapshot
 from .rows import SpanRow
 from .schema import FORMAT, MIGRATIONS, SCHEMA, SPAN_COLUMNS, first_span_id, position_of
-from .types import Attempt, Change, Group, ResourcesUpdate, Rollout, RolloutConfig
+from .types import Attempt, Change, Group, ResourcesUpdate, Rollout
 
 FILE_NAME = "journal.db"
 LOCK_WAIT_SECONDS = 2.0
@@ -196,10 +198,14 @@ class Journal:
 
     def load(self) -> Snapshot:
         """Returns everything but the spans, which ``recall`` reads when somebody asks for them."""
+        with _no_garbage():
+            return self._load()
+
+    def _load(self) -> Snapshot:
         query = self._connection.execute
         return Snapshot(
-            rollouts=[_rollout(row) for row in query("SELECT * FROM rollouts ORDER BY rowid")],
-            attempts=[_attempt(row) for row in query("SELECT * FROM attempts ORDER BY rowid")],
+            rollouts=[rollout_of(row) for row in query("SELECT * FROM rollouts ORDER BY rowid")],
+            attempts=[attempt_of(row) for row in query("SELECT * FROM attempts ORDER BY rowid")],
             groups=[
                 Group(
                     group_id=row[0],
@@ -258,7 +264,7 @@ class Journal:
     def _recorded_changes(self, after: int) -> Iterator[tuple[int, Change]]:
         query = "SELECT position, change FROM changes WHERE position > ? ORDER BY position"
         for position, text in self._connection.execute(query, (after,)):
-            yield position, _change(position, text)
+            yield position, change_of(position, text)
 
     def _span_changes(self, after: int) -> Iterator[tuple[int, Change]]:
         query = "SELECT id, rollout_id, attempt_id, span_id FROM spans WHERE id >= ? ORDER BY id"
@@ -329,55 +335,36 @@ def _open(path: Path) -> sqlite3.Connection:
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
             connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
         (found,) = connection.execute("PRAGMA user_version").fetchone()
-        while found in MIGRATIONS:
-            connection.executescript(f"BEGIN; {MIGRATIONS[found]} COMMIT;")
-            found += 1
     except sqlite3.DatabaseError as error:
         connection.close()
         raise StoreError(f"{path} is no journal ({error}); restore it or give another folder") from None
+    try:
+        while found in MIGRATIONS:
+            connection.executescript(f"BEGIN; {MIGRATIONS[found]} COMMIT;")
+            found += 1
+    except sqlite3.DatabaseError as error:  # nothing has changed
+        connection.close()
+        raise StoreError(
+            f"{path} has format {found} and cannot be brought to {FORMAT} ({error}); make room for as much again"
+        ) from None
     if found != FORMAT:
         connection.close()
         raise StoreError(f"{path} has format {found}, not {FORMAT}; open it with the raybolt that wrote it")
     return connection
 
 
+@contextmanager
+def _no_garbage() -> Iterator[None]:
+    """Keeps the collector from looking, again and again, through objects that are all going to stay."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def _dropped(last: int) -> int:
     """How far the oldest changes have been dropped, given the position of the latest."""
     return max(0, (last // KEPT_CHANGES - 1) * KEPT_CHANGES)
-
-
-def _rollout(row: Sequence[Any]) -> tuple[Rollout, int | None]:
-    config = json.loads(row[10])
-    config["retry_condition"] = tuple(config["retry_condition"])
-    rollout = Rollout(
-        rollout_id=row[0],
-        group_id=row[1],
-        task_id=row[2],
-        mode=row[3],
-        resources_id=row[4],
-        status=row[5],
-        start_time=row[6],
-        end_time=row[7],
-        input=json.loads(row[9]),
-        config=RolloutConfig(**config),
-        metadata=json.loads(row[11]),
-    )
-    return rollout, row[8]
-
-
-def _attempt(row: Sequence[Any]) -> Attempt:
-    return Attempt(
-        attempt_id=row[0],
-        rollout_id=row[1],
-        sequence_id=row[2],
-        status=row[3],
-        start_time=row[4],
-        end_time=row[5],
-        worker_id=row[6],
-        metadata=json.loads(row[7]),
-    )
-
-
-def _change(position: int, text: str) -> Change:
-    known = json.loads(text)
-    return Change(cursor=str(position), **{**known, "span_ids": tuple(known.get("span_ids", ()))})

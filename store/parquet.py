@@ -25,7 +25,8 @@ import pyarrow.parquet as pq
 
 from .blocks import PLAIN_COLUMNS, array_columns, list_cells
 from .errors import InvalidValue, StoreError
-from .journal import Journal, _attempt, _rollout
+from .journal import Journal
+from .journal_rows import attempt_of, rollout_of
 from .layout import num_shards_of
 from .peek import journals_of, reading
 from .rows import SpanRow
@@ -124,9 +125,9 @@ def import_parquet(
     journal = Journal(folder)
     try:
         for row in tables["rollouts"]:
-            journal.rollout(*_rollout(row))
+            journal.rollout(*rollout_of(row))
         for row in tables["attempts"]:
-            journal.attempt(_attempt(row))
+            journal.attempt(attempt_of(row))
         for row in tables["groups"]:
             journal.group(Group(**dict(zip(_TABLES["groups"], row, strict=True))))
         for row in tables["resources"]:

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StoreError
-from .journal import FILE_NAME, _attempt, _rollout
+from .journal import FILE_NAME
+from .journal_rows import attempt_of, rollout_of
 from .layout import num_shards_of, shard_folders
 from .rows import SpanRow, unpack_span
 from .schema import FORMAT, SPAN_COLUMNS
@@ -78,7 +79,7 @@ def read_attempts(path: str | os.PathLike[str], rollout_id: str) -> list[tuple[A
     for file in journals_of(path):
         with reading(file) as connection:
             query = "SELECT * FROM attempts WHERE rollout_id = ? ORDER BY sequence_id"
-            attempts = list(map(_attempt, connection.execute(query, (rollout_id,)).fetchall()))
+            attempts = list(map(attempt_of, connection.execute(query, (rollout_id,)).fetchall()))
             found += [(attempt, list(_spans(connection, attempt))) for attempt in attempts]
     return found
 
@@ -98,11 +99,11 @@ def count(path: str | os.PathLike[str]) -> dict[str, Any]:
 def _outlines(connection: sqlite3.Connection) -> Iterator[tuple[Rollout, Attempt | None]]:
     last: dict[str, Attempt] = {}
     for row in connection.execute("SELECT * FROM attempts ORDER BY rowid"):
-        attempt = _attempt(row)
+        attempt = attempt_of(row)
         if attempt.rollout_id not in last or attempt.sequence_id > last[attempt.rollout_id].sequence_id:
             last[attempt.rollout_id] = attempt
     for row in connection.execute("SELECT * FROM rollouts ORDER BY rowid").fetchall():
-        rollout, _ = _rollout(row)
+        rollout, _ = rollout_of(row)
         yield rollout, last.get(rollout.rollout_id)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from store_samples import fill_group, make_call_span, make_span
 
-from raybolt.store import Change, InvalidValue, LocalStore, RolloutConfig, names, read_group
+from raybolt.store import Change, InvalidValue, LocalStore, RolloutConfig, StoreError, names, read_group
 from raybolt.store.journal import Journal
 from raybolt.store.schema import SPAN_COLUMNS
 
@@ -223,6 +223,23 @@ async def test_a_folder_of_format_2_keeps_its_spans_and_its_feed(tmp_path: Path)
         (added,) = changes[len(before) :]
         assert (added.kind, len(added.span_ids)) == ("spans", 2)
         assert int(added.cursor) == int(before[-1].cursor) + 1
+
+
+async def test_a_folder_that_cannot_be_migrated_stays_as_it_was(tmp_path: Path) -> None:
+    async with LocalStore(tmp_path) as store:
+        await fill_group(store, "g", num_rollouts=1)
+        feed = await store.get_changes()
+    _turn_into_format_2(tmp_path, feed)
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
+        connection.execute("CREATE TABLE spans_2 (in_the_way)")
+    with pytest.raises(
+        StoreError, match=r"has format 2 and cannot be brought to 3 \(.*already.*\); make room"
+    ):
+        LocalStore(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
+        connection.execute("DROP TABLE spans_2")
+    async with LocalStore(tmp_path) as store:
+        assert await store.get_changes() == feed
 
 
 async def test_the_feed_leaves_out_the_spans_of_deleted_rollouts_and_goes_on(tmp_path: Path) -> None:
