@@ -425,11 +425,15 @@ class LightningStore(ABC):
 
     @abstractmethod
     async def statistics(self) -> dict[str, Any]:
-        """Returns counts: ``rollouts`` and ``groups`` by status, ``attempts``, ``spans``, and ``lost``.
+        """Returns counts: ``rollouts`` and ``groups`` by status, ``attempts``, ``spans``, and what follows.
 
-        ``lost`` says what opening the folder found in flight, by rollout id:
-        ``{"requeued": [...], "failed": [...]}``. Under Agent Lightning's names it has ``name``,
-        ``total_rollouts`` and its like, ``total_span_bytes`` (held in memory) and ``uptime`` in seconds.
+        - ``queued``: how many rollouts wait; ``oldest_queued_seconds``: for how long the first of them has,
+          None if nobody waits; ``attempts_in_flight``: how many attempts somebody is at work on.
+        - ``lost``: what opening the folder found in flight, by rollout id:
+          ``{"requeued": [...], "failed": [...]}``.
+        - ``num_shards``, ``journal_bytes`` (on disk, log included; 0 in memory).
+        - Under Agent Lightning's names: ``name``, ``total_rollouts`` and its like, ``total_span_bytes`` (held
+          in memory) and ``uptime`` in seconds.
         """
 
     @property

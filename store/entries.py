@@ -7,6 +7,7 @@ from typing import Any
 
 from .errors import UnknownAttempt, UnknownRollout
 from .groups import GroupBook
+from .rules import IN_FLIGHT
 from .types import Attempt, AttemptedRollout, Rollout
 
 
@@ -31,6 +32,7 @@ class EntryBook:
         self._entries: dict[str, Entry] = {}
         self._owner: dict[str, str] = {}  # attempt id -> rollout id
         self._next_order = 0
+        self._num_in_flight = 0
 
     def __iter__(self) -> Iterator[Entry]:
         """All entries, in order of enqueuing."""
@@ -46,12 +48,14 @@ class EntryBook:
         attempts = self._entries[attempt.rollout_id].attempts
         before = attempts.get(attempt.attempt_id)
         attempts[attempt.attempt_id] = attempt
+        self._num_in_flight += _in_flight(attempt) - _in_flight(before)
         self._owner[attempt.attempt_id] = attempt.rollout_id
         return before
 
     def remove(self, entry: Entry) -> None:
         del self._entries[entry.rollout.rollout_id]
-        for attempt_id in entry.attempts:
+        for attempt_id, attempt in entry.attempts.items():
+            self._num_in_flight -= _in_flight(attempt)
             del self._owner[attempt_id]
 
     def find(self, rollout_id: str) -> Entry | None:
@@ -104,6 +108,14 @@ class EntryBook:
         return [entry.rollout for entry in sorted(entries, key=lambda entry: entry.order)]
 
     def counts(self) -> dict[str, Any]:
-        """Rollouts by status, and attempts."""
+        """Rollouts by status, attempts, and those of them that somebody is at work on."""
         statuses = Counter(entry.rollout.status for entry in self)
-        return {"rollouts": dict(statuses), "attempts": len(self._owner)}
+        return {
+            "rollouts": dict(statuses),
+            "attempts": len(self._owner),
+            "attempts_in_flight": self._num_in_flight,
+        }
+
+
+def _in_flight(attempt: Attempt | None) -> bool:
+    return attempt is not None and attempt.status in IN_FLIGHT

@@ -11,6 +11,7 @@ from .clock import SteadyClock, Ticker
 from .core import LightningCore
 from .errors import StoreError, StoreFull
 from .journal import Journal
+from .layout import journal_bytes
 from .reading import Reader
 from .record import NoRecorder, Snapshot
 from .room import Room
@@ -308,6 +309,7 @@ class Keeper:
         counts = self._core.entries.counts()
         return {
             **counts,
+            **self._core.queue_counts(),
             "groups": self._core.groups.count(),
             "spans": self._spans.num_spans,
             "lost": self._lost,
@@ -317,6 +319,8 @@ class Keeper:
             "total_resources": len(self._core.resources),
             "total_workers": len(self._core.workers),
             "total_span_bytes": self._cache.nbytes,
+            "journal_bytes": journal_bytes(self._folder) if self._folder is not None else 0,
+            "num_shards": 1,
             "uptime": self._clock() - self._opened,
         }
 

@@ -23,6 +23,12 @@ def num_shards_of(folder: Path) -> int | None:
     return 1 if (folder / FILE_NAME).exists() else None
 
 
+def journal_bytes(folder: Path) -> int:
+    """Returns the bytes on disk of the journal in a folder, its log included; 0 if there is none."""
+    files = (folder / f"{FILE_NAME}{suffix}" for suffix in ("", "-wal"))
+    return sum(file.stat().st_size for file in files if file.exists())
+
+
 def shard_folders(folder: Path, num_shards: int | None) -> list[Path]:
     """Returns each shard's folder; a new store gets ``num_shards`` (None: one), which is noted there.
 

@@ -49,15 +49,15 @@ def merged_worker(parts: Sequence[Worker]) -> Worker:
     return replace(
         by_heartbeat,
         status=min((worker.status for worker in parts), key=_STATUSES.index),
-        last_dequeue_time=_latest([worker.last_dequeue_time for worker in parts]),
-        last_busy_time=_latest([worker.last_busy_time for worker in parts]),
-        last_idle_time=_latest([worker.last_idle_time for worker in parts]),
+        last_dequeue_time=_largest([worker.last_dequeue_time for worker in parts]),
+        last_busy_time=_largest([worker.last_busy_time for worker in parts]),
+        last_idle_time=_largest([worker.last_idle_time for worker in parts]),
         current_rollout_id=by_work.current_rollout_id,
         current_attempt_id=by_work.current_attempt_id,
     )
 
 
-def _latest(times: Sequence[float | None]) -> float | None:
+def _largest(times: Sequence[float | None]) -> float | None:
     return max((time for time in times if time is not None), default=None)
 
 
@@ -95,12 +95,14 @@ def in_order_of(shards: Iterable[int], answers: Mapping[int, Sequence[Any]]) -> 
 
 
 def merged_statistics(parts: Sequence[Mapping[str, Any]], *, num_workers: int) -> dict[str, Any]:
-    """Sums of counts; what was lost, together; how long the first shard has been up."""
+    """Sums of counts; what was lost, together; the longest wait; how long the first shard has been up."""
     total: dict[str, Any] = {}
     for name in parts[0]:
         values = [part[name] for part in parts]
         if name == "lost":
             total[name] = {key: [id for value in values for id in value[key]] for key in values[0]}
+        elif name == "oldest_queued_seconds":
+            total[name] = _largest(values)
         elif isinstance(values[0], Mapping):
             total[name] = dict(sum(map(Counter, values), Counter()))
         else:

@@ -5,7 +5,7 @@ import pickle
 
 from raybolt.store.base import LightningStore
 from raybolt.store.check.rules import check, expect, expect_that
-from raybolt.store.check.samples import enqueue_some, fill_group
+from raybolt.store.check.samples import enqueue_some, fill_group, take_one
 from raybolt.store.errors import (
     InvalidTransition,
     InvalidValue,
@@ -26,13 +26,15 @@ async def statistics(store: LightningStore) -> None:
     await store.update_worker("another")
     await store.add_resources({"p": 1})
     counts = dict(await store.statistics())
-    for name in ("uptime", "total_span_bytes"):
+    for name in ("uptime", "total_span_bytes", "oldest_queued_seconds", "num_shards"):
         value = counts.pop(name, None)
         expect_that(isinstance(value, int | float) and value > 0, name, expected="more than 0", seen=value)
     expected = {
         "name": type(store).__name__,
         "rollouts": {"succeeded": 1, "preparing": 1, "queuing": 1},
         "attempts": 2,
+        "attempts_in_flight": 1,
+        "queued": 1,
         "spans": 1,
         "groups": {"complete": 1},
         "lost": {"requeued": [], "failed": []},
@@ -43,6 +45,18 @@ async def statistics(store: LightningStore) -> None:
         "total_workers": 2,
     }
     expect({name: counts.get(name) for name in expected}, expected, "the counts")
+    size = counts.get("journal_bytes")
+    in_folder = store.capabilities["durable"]
+    expect_that(
+        isinstance(size, int) and (size > 0) == in_folder,
+        "journal_bytes",
+        expected="more than 0 in a folder, 0 in memory",
+        seen=size,
+    )
+    await take_one(store)
+    emptied = await store.statistics()
+    seen = [emptied[name] for name in ("queued", "oldest_queued_seconds", "attempts_in_flight")]
+    expect(seen, [0, None, 2], "queue, wait and attempts in flight once the last was taken")
 
 
 @check("Errors are of one tree: the store's are StoreErrors, all that say no are ValueErrors, all travel")

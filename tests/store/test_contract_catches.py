@@ -54,6 +54,12 @@ class TakesAnyonesAcknowledgement(LocalStore):
         )
 
 
+class CountsTheDequeuedAsQueued(LocalStore):
+    async def statistics(self) -> dict[str, Any]:
+        counts = await super().statistics()
+        return {**counts, "queued": counts["queued"] + counts["rollouts"].get("preparing", 0)}
+
+
 class RaisesWhatItLikes(LocalStore):
     async def get_rollout_by_id(self, rollout_id: str) -> Rollout | None:
         raise ZeroDivisionError("oh")
@@ -71,6 +77,7 @@ class RaisesWhatItLikes(LocalStore):
             "late_acknowledgement",
             ["InvalidTransition about 'g', lease", "seen: no error"],
         ),
+        (CountsTheDequeuedAsQueued, "statistics", ["the counts", "'queued': 1", "'queued': 2"]),
         (RaisesWhatItLikes, "enqueued_rollout", ["ZeroDivisionError: oh"]),
     ],
 )

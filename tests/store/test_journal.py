@@ -27,7 +27,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 def _lasting(statistics: dict[str, Any]) -> dict[str, Any]:
     """What does not depend on when and how long a store has been open."""
-    fleeting = {"uptime", "total_span_bytes", "total_workers"}
+    fleeting = {"uptime", "total_span_bytes", "total_workers", "oldest_queued_seconds", "journal_bytes"}
     return {name: value for name, value in statistics.items() if name not in fleeting}
 
 
