@@ -345,7 +345,8 @@ def _open(path: Path) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:  # nothing has changed
         connection.close()
         raise StoreError(
-            f"{path} has format {found} and cannot be brought to {FORMAT} ({error}); make room for as much again"
+            f"{path} has format {found} and cannot be brought to {FORMAT} ({error}); "
+            "make room for as much again"
         ) from None
     if found != FORMAT:
         connection.close()
