@@ -12,14 +12,16 @@ import aiohttp
 from yarl import URL
 
 from .errors import InvalidValue, StoreError
-from .wire import Missing, error_from, load
+from .refusals import refusal
+from .row_frames import ROWS_TYPE
+from .wire import Missing
 
 T = TypeVar("T")
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
 _SILENCE_SECONDS = 90.0
 """How long a server may say nothing; it answers requests that wait much sooner."""
-_TEMPORARY = frozenset({502, 503, 504})
-"""What proxies say while there is no server behind them."""
+_OURS = frozenset({"application/json", ROWS_TYPE})
+"""Media types of a server's answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +105,14 @@ class HttpLink:
         ) as response:
             content = await response.read()
             status, media_type = response.status, response.content_type
-        if status == 200:
+        if status == 200 and media_type in _OURS:
             return Answer(content, media_type, missing=False)
-        error = _sent_error(content)
-        if error is None and status in _TEMPORARY:
+        error = refusal(str(url), status, content)
+        if error is None:
             raise aiohttp.ClientError(f"status {status}")
         if isinstance(error, Missing):
             return Answer(b"", media_type, missing=True)
-        raise error or StoreError(f"{url} answers with status {status}; is it the server of a store?")
+        raise error
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
@@ -135,10 +137,3 @@ def checked_url(url: str) -> str:
     if not url.startswith(("http://", "https://")):
         raise InvalidValue(f"url is {url!r}; give one such as http://127.0.0.1:4747")
     return url.rstrip("/")
-
-
-def _sent_error(content: bytes) -> Exception | None:
-    try:
-        return error_from(load(content, "the answer"))
-    except InvalidValue:
-        return None

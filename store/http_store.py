@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
-from urllib.parse import quote, urlencode
+from urllib.parse import urlencode
 
 from .base import Capabilities
 from .client import StoreClient
-from .errors import InvalidValue
 from .http_link import Answer, HttpLink, checked_url
+from .paths import path_segment
 from .remote_block import RemoteBlock
 from .routes import BLOCK_PATH, BY_OPERATION, CAPABILITIES_PATH, SEARCH, Route
 from .row_frames import ROWS_TYPE, pack_rows, unpack_rows
@@ -190,22 +190,16 @@ class HttpStore(StoreClient):
 
     def _handle(self, answer: dict[str, Any]) -> GroupHandle:
         handle: GroupHandle = decoder(GroupHandle, strict=False)({**answer, "ref": None}, "the handle")
-        path = BLOCK_PATH.format(group_id=quote(handle.group_id, safe=""))
-        block = RemoteBlock(f"{self.url}{path}", self._token, self._ca, self._retry_seconds)
+        path = BLOCK_PATH.format(group_id=path_segment(handle.group_id, "group_id"))
+        url = f"{self.url}{path}?{urlencode({'seal': answer['seal']})}"
+        block = RemoteBlock(url, self._token, self._ca, self._compress, self._retry_seconds)
         return replace(handle, ref=block)
 
 
 def _with_path(route: Route, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The path with its ids, and the arguments that are not in it."""
-    ids = {name: _quoted(name, value) for name, value in arguments.items() if route.in_path(name)}
+    ids = {name: path_segment(value, name) for name, value in arguments.items() if route.in_path(name)}
     return route.path.format(**ids), {name: each for name, each in arguments.items() if name not in ids}
-
-
-def _quoted(name: str, value: str) -> str:
-    try:
-        return quote(value, safe="")
-    except UnicodeEncodeError:
-        raise InvalidValue(f"{name} is {value!a}, which is half of a character") from None
 
 
 def _open(url: str, token: str | None, ca: str | None, compress: bool, retry_seconds: float) -> HttpStore:

@@ -1,6 +1,5 @@
 """The server's routes over one store."""
 
-import asyncio
 import hmac
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from aiohttp import web
 
 from raybolt.store.client import StoreClient
 from raybolt.store.errors import InvalidValue
+from raybolt.store.paths import id_of_segment
 from raybolt.store.routes import (
     ARROW_TYPE,
     BLOCK_PATH,
@@ -19,13 +19,16 @@ from raybolt.store.routes import (
     TRACES_PATH,
     Route,
 )
-from raybolt.store.wire import dump
+from raybolt.store.types import GroupHandle
+from raybolt.store.wire import checked_text, dump
 
+from . import seals
 from .asking import answered, read_arguments
 from .bodies import reply
 from .openapi import docs_page, document
 from .otlp import TraceReceiver
 from .problems import Handler, HttpProblem, answer_problems
+from .seals import Seals
 
 _OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/healthz"})
 """What needs no token: it says nothing of what the store holds."""
@@ -35,6 +38,7 @@ def make_app(store: StoreClient, *, tokens: Sequence[str], max_body_bytes: int) 
     """Returns the application; every path but the description's own needs one of the tokens, if any."""
     app = web.Application(middlewares=[answer_problems, _token_check(tokens)])
     server = _Handlers(store, max_body_bytes)
+    app.on_cleanup.append(server.close)
     for route in ROUTES:
         app.router.add_route(route.method, _pattern(route.path), server.handler(route))
         if route.search:
@@ -52,6 +56,7 @@ def make_app(store: StoreClient, *, tokens: Sequence[str], max_body_bytes: int) 
 class _Handlers:
     def __init__(self, store: StoreClient, max_body_bytes: int) -> None:
         self._store = store
+        self._seals = Seals(store.get_group, max_bytes=seals.MAX_BYTES)
         self._max_body_bytes = max_body_bytes
 
     def handler(self, route: Route) -> Handler:
@@ -64,14 +69,25 @@ class _Handlers:
             if route.page is not None and not -1 < wanted <= route.page and wanted >= -1:
                 arguments["limit"] = route.page
             answer = await self._store._ask(route.operation, **arguments)
+            if route.gives is GroupHandle:
+                answer = self._seals.keep(answer)
+            elif route.gives == list[GroupHandle]:
+                answer = [self._seals.keep(handle) for handle in answer]
+            elif route.operation == "acknowledge_groups":
+                self._seals.drop(arguments["claims"])
             return answered(route, request, answer, _next_offset(route, arguments, wanted, answer))
 
         return handle
 
     async def block(self, request: web.Request) -> web.StreamResponse:
-        """A group's table as an Arrow stream."""
-        handle = await self._store._ask("get_group", group_id=request.match_info["group_id"])
-        return reply(request, await asyncio.to_thread(_arrow_stream, handle.ref), ARROW_TYPE)
+        """A group's table as an Arrow stream: as it was sealed or, without a seal, as it is now."""
+        group_id = checked_text(id_of_segment(request.match_info["group_id"], "group_id"), "group_id")
+        content = await self._seals.stream(group_id, request.query.get("seal"))
+        return reply(request, content, ARROW_TYPE)
+
+    async def close(self, app: web.Application) -> None:
+        """Stops what nobody waits for any more."""
+        self._seals.close()
 
     async def capabilities(self, request: web.Request) -> web.StreamResponse:
         """What a client of this server can do."""
@@ -94,20 +110,6 @@ def _next_offset(route: Route, arguments: dict[str, Any], wanted: int, answer: A
         return None
     following: int = arguments["offset"] + len(answer)
     return following
-
-
-def _arrow_stream(ref: Any) -> bytes:
-    import pyarrow as pa
-
-    if not isinstance(ref, pa.Table):
-        import ray
-
-        ref = ray.get(ref)
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, ref.schema) as stream:
-        stream.write_table(ref)
-    content: bytes = sink.getvalue().to_pybytes()
-    return content
 
 
 def _token_check(tokens: Sequence[str]) -> Any:

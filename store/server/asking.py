@@ -6,6 +6,7 @@ from typing import Any, get_args
 from aiohttp import web
 
 from raybolt.store.errors import InvalidValue
+from raybolt.store.paths import id_of_segment
 from raybolt.store.routes import NEEDED, SEARCH, Argument, Route
 from raybolt.store.row_frames import ROWS_TYPE, pack_rows, row_from_fields, span_fields, unpack_rows
 from raybolt.store.rows import SpanRow
@@ -19,7 +20,9 @@ JSON_TYPE = "application/json"
 
 async def read_arguments(route: Route, request: web.Request, max_bytes: int) -> dict[str, Any]:
     """Returns the question's arguments; InvalidValue for what is missing, unknown or of another type."""
-    in_path = {name: checked_text(value, name) for name, value in request.match_info.items()}
+    in_path = {
+        name: checked_text(id_of_segment(value, name), name) for name, value in request.match_info.items()
+    }
     others = {name: each for name, each in route.takes.items() if name not in in_path}
     if request.method == "GET":
         return in_path | _decoded(route, _from_query(route, others, request), others)

@@ -19,7 +19,7 @@ from raybolt.store.routes import (
 )
 from raybolt.store.row_frames import ROWS_TYPE
 from raybolt.store.rows import SpanRow
-from raybolt.store.types import Span
+from raybolt.store.types import GroupHandle, Span
 from raybolt.store.wire import without_unset
 
 _JSON = "application/json"
@@ -63,6 +63,7 @@ def document() -> dict[str, Any]:
     return {
         "openapi": "3.1.0",
         "info": {"title": "raybolt store", "version": "1"},
+        "servers": [{"url": ".", "description": "Where this document is, behind a proxy's prefix too."}],
         "paths": paths,
         "components": {
             "schemas": schemas,
@@ -92,7 +93,7 @@ def docs_page() -> str:
         "padding:.3em .8em;vertical-align:top;border-top:1px solid #ccc}table{border-collapse:collapse}"
         "</style><h1>raybolt store</h1><p>Arguments that are not in the path stand in the query of a GET "
         f"and in the JSON body of all others; a GET with filters can also be a POST to its path + {SEARCH}. "
-        'A star marks what is needed. All of it as <a href="/openapi.json">OpenAPI 3.1</a>.</p>'
+        'A star marks what is needed. All of it as <a href="openapi.json">OpenAPI 3.1</a>.</p>'
         f"<table><tr><th></th><th>path</th><th></th><th>arguments</th></tr>{rows}</table>"
         f"<h2>Errors</h2><p>JSON: <code>{{&quot;error&quot;: {{&quot;type&quot;, &quot;message&quot;}}}}"
         f"</code></p><ul>{problems}</ul></html>"
@@ -117,11 +118,7 @@ def _operation(route: Route, schemas: dict[str, Any], *, search: bool) -> dict[s
     operation: dict[str, Any] = {
         "operationId": route.operation + ("_search" if search else ""),
         "summary": route.summary,
-        "parameters": [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
-            for name in route.takes
-            if route.in_path(name)
-        ],
+        "parameters": [_path_parameter(name) for name in route.takes if route.in_path(name)],
         "responses": {"200": _answer(route, schemas)} | _problem_responses(),
     }
     if in_query:
@@ -142,11 +139,18 @@ def _other(path: str, summary: str, media: str) -> dict[str, Any]:
     }
     if "{group_id}" in path:
         operation["parameters"] = [
-            {"name": "group_id", "in": "path", "required": True, "schema": {"type": "string"}}
+            _path_parameter("group_id"),
+            {"name": "seal", "in": "query", "schema": {"type": "string"}},
         ]
     if path == TRACES_PATH:
         operation["requestBody"] = {"required": True, "content": {_PROTOBUF: {}, _JSON: {}}}
     return operation
+
+
+def _path_parameter(name: str) -> dict[str, Any]:
+    shown = "Anything but letters, digits and ._- is safest as ~ and the base64url of the whole id."
+    schema = {"type": "string"}
+    return {"name": name, "in": "path", "required": True, "schema": schema, "description": shown}
 
 
 def _problem_responses() -> dict[str, Any]:
@@ -229,6 +233,8 @@ def _record(kind: Any, schemas: dict[str, Any]) -> dict[str, Any]:
         properties = {
             each.name: _schema(hints[each.name], schemas) for each in fields(kind) if each.name != "ref"
         }
+        if kind is GroupHandle:
+            properties["seal"] = {"type": "string", "description": "For the block: as it was sealed."}
         if kind is Span:
             properties["arrays"] = {"type": "object", "description": "By attribute: dtype and values."}
         schemas[name] = {
