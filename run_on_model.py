@@ -10,6 +10,7 @@ from raybolt.env.limits import RunLimits
 from raybolt.env.models import resolve_model
 from raybolt.env.policy import AgentProgram, RunEnd, Sampled
 from raybolt.env.recorder import SpanRecorder
+from raybolt.env.report import report
 from raybolt.env.run import AgentRun
 from raybolt.env.stepper import Prompt, RunStepper
 from raybolt.env.task import Task
@@ -18,6 +19,7 @@ from raybolt.rl.engines.base import Engine, GenerateRequest
 from raybolt.rl.engines.transformers import TransformersEngine
 from raybolt.rl.errors import EngineError
 from raybolt.store.local import LocalStore
+from raybolt.store.patience import ROOM_SECONDS
 
 _NO_LIMITS = RunLimits(max_calls=1_000_000, max_seconds=30 * 24 * 3600.0)
 _MAX_NEW_TOKENS = 512  # for a request that names no bound of its own
@@ -38,13 +40,13 @@ async def answered(
             try:
                 end = await _step(RunStepper(run, codec), codec, engine, seed)
             finally:  # Ctrl-C, too, leaves what was recorded until then
+                limit_seconds = ROOM_SECONDS if run.end else 0.0  # who interrupts will not wait for room
                 end = run.end or await run.abort("interrupted", "raybolt")
-                await store.add_many_spans(recorder.drain())
-                await store.update_attempt(
-                    rollout_id, attempt_id, status="failed" if end.failed else "succeeded",
-                    metadata=end.to_metadata(),
+                outcome = await report(
+                    store, rollout_id, attempt_id, recorder.drain(), end.to_metadata(),
+                    limit_seconds=limit_seconds,
                 )  # fmt: skip
-            return recorder, end.error
+            return recorder, outcome.get("error")
     finally:
         engine.close()
 

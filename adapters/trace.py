@@ -2,8 +2,8 @@
 
 ::
 
-    with raybolt.trace("runs/traces", input=question):
-        agent.invoke(...)
+    with raybolt.trace("runs/traces", input=question) as run:
+        run.result = agent.invoke(...)["answer"]
 
     @raybolt.trace("runs/traces")
     async def answer(question): ...
@@ -30,6 +30,7 @@ from raybolt.adapters.evidence import library_roots
 from raybolt.env.context import DEFAULT_ROLE
 from raybolt.env.executor import widen
 from raybolt.env.recorder import SpanRecorder, as_attribute
+from raybolt.env.report import report
 from raybolt.env.traced import TracedRun
 from raybolt.store.base import LightningStore
 from raybolt.store.blocking import blocking
@@ -40,6 +41,8 @@ from raybolt.store.types import AttemptedRollout
 _log = logging.getLogger(__name__)
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 StoreOrFolder: TypeAlias = LightningStore | str | os.PathLike[str]
+_ROOM_SECONDS = 60.0
+"""How long a block's end waits for a store that is full: it is somebody's real work that stands still."""
 
 
 def trace(
@@ -52,8 +55,9 @@ def trace(
     """A context manager (sync and async) and decorator that records the agent's code as a rollout.
 
     LLM calls, tools, agents and hand-offs become spans, by the same hooks as in a wrapped agent's runs; the
-    calls themselves go where the agent sends them. What `raybolt.emit_reward` and its like say is kept, too.
-    An exception passes through and makes the rollout a failed one.
+    calls themselves go where the agent sends them. What `raybolt.emit_reward` and its like say is kept, too,
+    and so is the result, if it is small JSON: what a decorated function returns, or what a block assigns to
+    `run.result`. An exception passes through and makes the rollout a failed one.
 
     Args:
         store: Where the spans go: a store, or the folder of one. A folder is opened for each block and
@@ -135,15 +139,17 @@ class Trace:
 
             @functools.wraps(function)
             async def wrapper(*args: Any, **kwargs: Any) -> Any:
-                async with block(args, kwargs):
-                    return await function(*args, **kwargs)
+                async with block(args, kwargs) as run:
+                    run.result = await function(*args, **kwargs)
+                    return run.result
 
         else:
 
             @functools.wraps(function)
             def wrapper(*args: Any, **kwargs: Any) -> Any:
-                with block(args, kwargs):
-                    return function(*args, **kwargs)
+                with block(args, kwargs) as run:
+                    run.result = function(*args, **kwargs)
+                    return run.result
 
         return cast(_Function, wrapper)
 
@@ -185,15 +191,15 @@ class Trace:
             summary["reward"] = run.trajectory.total_reward if run.trajectory.rewards else None
         else:
             summary |= {"error": run.error, "error_type": run.error_type, "origin": run.origin}
-        await self._store.add_many_spans(run.recorder.drain())
-        await self._store.update_attempt(
-            run.rollout_id,
-            run.recorder.attempt_id,
-            status="succeeded" if run.error is None else "failed",
-            metadata=summary,
-        )
-        if self._folder is not None:
-            await _release(self._folder)
+        recorder = run.recorder
+        try:
+            await report(
+                self._store, run.rollout_id, recorder.attempt_id, recorder.drain(), summary,
+                limit_seconds=_ROOM_SECONDS,
+            )  # fmt: skip
+        finally:
+            if self._folder is not None:
+                await _release(self._folder)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from raybolt.env.chat import ChatMessage, ChatRequest
 from raybolt.env.policy import RunEnd, Sampled
 from raybolt.env.recorded import task_metadata
 from raybolt.env.recorder import SpanRecorder, describe
+from raybolt.env.report import report
 from raybolt.env.roles import Codecs
 from raybolt.env.run import AgentRun
 from raybolt.env.stepper import Prompt, RunStepper
@@ -100,14 +101,8 @@ async def _demonstrate(
     while not isinstance(prompts := await stepper.next(), RunEnd):
         for prompt in prompts:
             await _answer(stepper, prompt, task, teacher)
-    await store.add_many_spans(recorder.drain())
-    await store.update_attempt(
-        rollout_id,
-        attempt_id,
-        status="failed" if prompts.failed else "succeeded",
-        metadata=prompts.to_metadata(),
-    )
-    return rollout_id, prompts.error
+    outcome = await report(store, rollout_id, attempt_id, recorder.drain(), prompts.to_metadata())
+    return rollout_id, outcome.get("error")
 
 
 async def _answer(stepper: RunStepper, prompt: Prompt, task: Task, teacher: Teacher) -> None:

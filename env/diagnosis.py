@@ -297,6 +297,7 @@ _BLAME: Final = {
     "them on.",
     "engine": "The LLM behind the call failed: see its own log; later runs may succeed.",
     "policy": "The model's chat template refuses the conversation, or the teacher failed: see the messages.",
+    "store": "The store had no room for the run's spans: make room where the error says, then run it again.",
     "raybolt": "The run was ended from outside, or its process died: see the trainer's log of that time.",
 }
 _SAME_WORDS: Final = "Raise the temperature: greedy or nearly greedy sampling leaves nothing to compare."

@@ -18,6 +18,7 @@ from raybolt.env.recorded import summary_of
 from raybolt.env.recorder import SpanRecorder
 from raybolt.env.recording import USUAL_CAUSES, Recording
 from raybolt.env.replay import Replay, read_recording
+from raybolt.env.report import report
 from raybolt.env.roles import Codecs
 from raybolt.env.stepper import Action, Prompt, RunStepper
 from raybolt.env.task import Task
@@ -117,14 +118,10 @@ async def _continue(
     summary = summary_of(trajectory)
     if diverged is not None:
         summary |= {"error": diverged, "origin": "agent"}
-    await store.add_many_spans(at.run.recorder.drain())
-    await store.update_attempt(
-        started.rollout_id,
-        started.attempt.attempt_id,
-        status="failed" if trajectory.failed else "succeeded",
-        metadata=summary,
+    outcome = await report(
+        store, started.rollout_id, started.attempt.attempt_id, at.run.recorder.drain(), summary
     )
-    return started.rollout_id, summary.get("error"), diverged is not None
+    return started.rollout_id, outcome.get("error"), diverged is not None
 
 
 async def _go_on(at: Replay, stepper: RunStepper, answer: Answerer, k: int) -> None:

@@ -16,7 +16,7 @@ from raybolt.env.task import Task
 if TYPE_CHECKING:
     from raybolt.env.observed import ObservedCall
 
-Origin = Literal["agent", "policy", "reward", "limit", "engine", "raybolt"]
+Origin = Literal["agent", "policy", "reward", "limit", "engine", "store", "raybolt"]
 """Where a failure came from: the agent's code, the policy's answer, the reward function, a limit, the
 engine, or raybolt itself."""
 

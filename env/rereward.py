@@ -19,7 +19,8 @@ from raybolt.env.trajectory import FINAL_REWARD, is_root, reward_version
 from raybolt.store import names
 from raybolt.store.base import LightningStore
 from raybolt.store.errors import InvalidValue, StoreError
-from raybolt.store.types import Attempt, Mode, Rollout, Span
+from raybolt.store.patience import add_when_room
+from raybolt.store.types import Attempt, Mode, Rollout, RolloutStatus, Span
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,15 +54,21 @@ async def re_reward(
     rollout_id_in: Iterable[str] | None = None,
     group_id_in: Iterable[str] | None = None,
     mode: Mode | None = None,
+    include_failed: bool = False,
     require_result: bool = True,
     concurrency: int = 8,
 ) -> NewRewards:
-    """Calls `reward(task, result, trajectory)` on stored rollouts that succeeded; what it says counts now.
+    """Calls `reward(task, result, trajectory)` on stored rollouts; what it says counts now.
 
     A new final reward is a further span of the rollout's last attempt, one version up. It replaces the final
     reward for all who read the trajectory (`get_group` included), and the older ones stay readable under
     their versions; rewards emitted inside the run go on counting. The reward in the attempt's metadata
-    follows. Rollouts that failed stay failed.
+    follows.
+
+    Only rollouts that succeeded are judged, unless `include_failed` says otherwise. Then `trajectory.failed`,
+    `.error` and `.origin` tell how a rollout failed, and the result is None unless the agent got as far as to
+    return one. It stays failed, but has a return, and counts in its group as others do. Where the reward
+    function returns None for a failed rollout, that stays without.
 
     Rollouts are chosen as by `query_rollouts`. `tasks` stand in, by task id, for what the store kept of the
     tasks. The result is what the run returned, as far as that was small JSON; without it a rollout is an
@@ -75,12 +82,14 @@ async def re_reward(
     known = {task.task_id: task for task in tasks}
     stored = [
         found
-        async for found in _succeeded(store, rollout_id_in=rollout_id_in, group_id_in=group_id_in, mode=mode)
+        async for found in _ended(
+            store, include_failed, rollout_id_in=rollout_id_in, group_id_in=group_id_in, mode=mode
+        )
     ]
     version = 1 + max((reward_version(span) for each in stored for span in each.spans), default=0)
     free = asyncio.Semaphore(concurrency)
 
-    async def one(each: _Stored) -> float | str:
+    async def one(each: _Stored) -> float | str | None:
         async with free:
             try:
                 task = known.get(str(each.rollout.task_id)) or task_of(each.rollout)
@@ -97,7 +106,7 @@ async def re_reward(
     held_back = {_group(each) for each in stored if each.rollout.rollout_id in errors}
     rewards: dict[str, float] = {}
     for each, outcome in zip(stored, outcomes, strict=True):
-        if not isinstance(outcome, str) and _group(each) not in held_back:
+        if isinstance(outcome, float) and _group(each) not in held_back:
             rewards[each.rollout.rollout_id] = outcome
     await asyncio.gather(
         *(
@@ -109,18 +118,21 @@ async def re_reward(
     return NewRewards(version, rewards, errors)
 
 
-async def _succeeded(store: LightningStore, **filters: Any) -> AsyncIterator[_Stored]:
-    rollouts = await store.query_rollouts(status_in=("succeeded",), **filters)
+async def _ended(store: LightningStore, include_failed: bool, **filters: Any) -> AsyncIterator[_Stored]:
+    statuses: tuple[RolloutStatus, ...] = ("succeeded", "failed") if include_failed else ("succeeded",)
+    rollouts = await store.query_rollouts(status_in=statuses, **filters)
     attempts = await store.get_latest_attempts([rollout.rollout_id for rollout in rollouts])
     for rollout, attempt in zip(rollouts, attempts, strict=True):
-        assert attempt is not None, "what succeeded was attempted"
-        yield _Stored(rollout, attempt, await store.query_spans(rollout.rollout_id, attempt.attempt_id))
+        if attempt is not None:  # a rollout may be declared failed before anybody tried
+            yield _Stored(rollout, attempt, await store.query_spans(rollout.rollout_id, attempt.attempt_id))
 
 
-async def _reward(reward: RewardFunction, task: Task, stored: _Stored, require_result: bool) -> float:
-    root = stored.root
+async def _reward(reward: RewardFunction, task: Task, stored: _Stored, require_result: bool) -> float | None:
+    """The new reward; None if there is to be none, which only a failed rollout may stay without."""
+    root, failed = stored.root, stored.rollout.status == "failed"
     kept = {} if root is None else root.attributes
-    if require_result and names.RESULT not in kept:
+    returned = not failed or names.RESULT_MISSING in kept
+    if require_result and returned and names.RESULT not in kept:
         reason = kept.get(names.RESULT_MISSING, "the run was recorded without it")
         raise InvalidValue(
             f"the agent's result is not in the store: {reason}; judge by the trajectory, with "
@@ -128,10 +140,10 @@ async def _reward(reward: RewardFunction, task: Task, stored: _Stored, require_r
         )
     trajectory = trajectory_of(stored.rollout, stored.attempt, stored.spans)
     arguments = (task, kept.get(names.RESULT), trajectory)
-    if inspect.iscoroutinefunction(reward):
-        return as_reward(await reward(*arguments))
-    value = await run_in_thread(reward, *arguments)
-    return as_reward(await value if inspect.isawaitable(value) else value)
+    is_async = inspect.iscoroutinefunction(reward)
+    value = await reward(*arguments) if is_async else await run_in_thread(reward, *arguments)
+    value = await value if inspect.isawaitable(value) else value
+    return None if failed and value is None else as_reward(value)
 
 
 async def _write(store: LightningStore, stored: _Stored, reward: float, version: int) -> None:
@@ -151,7 +163,7 @@ async def _write(store: LightningStore, stored: _Stored, reward: float, version:
         end_time=now,
         attributes={names.KIND: FINAL_REWARD, names.REWARD: reward, names.REWARD_VERSION: version},
     )
-    if await store.add_span(span) is None:
+    if not await add_when_room(store, [span]):
         raise StoreError(f"rollout {rollout_id!r} got a reward of version {version} meanwhile; reward again")
     trajectory = trajectory_of(stored.rollout, stored.attempt, [*stored.spans, span])
     metadata = {**stored.attempt.metadata, "reward": trajectory.total_reward, "reward_version": version}

@@ -13,6 +13,7 @@ from raybolt.env.demonstrate import GROUP_SIZE, Demonstrations
 from raybolt.env.errors import ContextTooLong, TemplateError
 from raybolt.env.memory import CodecMemory, joined
 from raybolt.env.recorder import describe
+from raybolt.env.report import report
 from raybolt.env.selection import Trainable, takes
 from raybolt.env.trajectory import Trajectory, trajectory_from_spans
 from raybolt.store import names
@@ -59,12 +60,11 @@ async def demonstrations_from_traces(
         try:
             spans = _with_tokens(spans, codec, trainable)
         except (ContextTooLong, TemplateError) as error:
-            errors[rollout_id] = describe(error)
             metadata = {"error": describe(error), "origin": "policy"}
-        await store.add_many_spans([replace(s, rollout_id=rollout_id, attempt_id=attempt_id) for s in spans])
-        await store.update_attempt(
-            rollout_id, attempt_id, status="failed" if metadata else "succeeded", metadata=metadata
-        )
+        moved = [replace(span, rollout_id=rollout_id, attempt_id=attempt_id) for span in spans]
+        outcome = await report(store, rollout_id, attempt_id, moved, metadata)
+        if "error" in outcome:
+            errors[rollout_id] = outcome["error"]
     return Demonstrations(tuple(rollout_ids), errors)
 
 

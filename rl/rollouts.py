@@ -16,10 +16,11 @@ import numpy as np
 from raybolt.env.agent_env import AgentEnv
 from raybolt.env.policy import Sampled
 from raybolt.env.recorded import summary_of, task_of
+from raybolt.env.report import report
 from raybolt.rl.engines.base import Engine, GenerateRequest
 from raybolt.rl.errors import ContextOverflow, EngineError
 from raybolt.store import LightningStore
-from raybolt.store.types import AttemptedRollout, AttemptStatus
+from raybolt.store.types import AttemptedRollout
 
 log = logging.getLogger(__name__)
 
@@ -108,14 +109,7 @@ class RolloutCrew:
             summary = {"error": f"{type(error).__name__}: {error}", "origin": "raybolt"}
         finally:
             await env.aclose()
-        status: AttemptStatus = "failed" if "error" in summary else "succeeded"
-        # Together: they travel in one message and are journalled in one transaction, in this order.
-        await asyncio.gather(
-            self._store.add_many_spans(env.spans),
-            self._store.update_attempt(
-                rollout.rollout_id, rollout.attempt.attempt_id, status=status, metadata=summary
-            ),
-        )
+        await report(self._store, rollout.rollout_id, rollout.attempt.attempt_id, env.spans, summary)
         self.num_finished += 1
 
     async def _play(self, env: AgentEnv, rollout: AttemptedRollout, sampling: SamplingParams) -> None:
