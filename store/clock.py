@@ -44,6 +44,8 @@ class Ticker:
 
     def wake_at(self, when: float | None) -> None:
         """Ticks at this time, and not before; None for never. Replaces what was said before."""
+        if when == self._when:  # as most of the many times that it is told; who ticks now asks again
+            return
         with self._condition:
             earlier = when is not None and (self._when is None or when < self._when)
             self._when = when
