@@ -18,6 +18,7 @@ from typing import Any, TypeVar, cast, overload
 from raybolt.env.chat import ChatMessage, message_to_dict
 from raybolt.env.context import RunContext, current_run
 from raybolt.env.outside import outside_context
+from raybolt.env.raised import raised_attribute
 from raybolt.env.recorded_tools import (
     ARGUMENTS,
     OPERATION,
@@ -135,7 +136,7 @@ class Operation:
         if error is None:
             self._span.end()
         else:
-            self._span.fail(error, {names.ERROR_TYPE: type(error).__name__})
+            self._span.fail(error, {names.ERROR_TYPE: type(error).__name__, **raised_attribute(error)})
 
     def __call__(self, function: _Function) -> _Function:
         name = self._name or function.__name__
@@ -153,7 +154,7 @@ class Operation:
             async def wrapper(*args: Any, **kwargs: Any) -> Any:
                 with opened(args, kwargs) as span:
                     answer = _recorded(span)
-                    return _noted(span, await function(*args, **kwargs) if answer is None else answer.value)
+                    return _noted(span, await function(*args, **kwargs) if answer is None else answer.given())
 
         else:
 
@@ -161,13 +162,13 @@ class Operation:
             def wrapper(*args: Any, **kwargs: Any) -> Any:
                 with opened(args, kwargs) as span:
                     answer = _recorded(span)
-                    return _noted(span, function(*args, **kwargs) if answer is None else answer.value)
+                    return _noted(span, function(*args, **kwargs) if answer is None else answer.given())
 
         return cast(_Function, wrapper)
 
 
 def _recorded(span: OpenSpan | None) -> ToolAnswer | None:
-    """In a replay, what the function returned then; None to call it."""
+    """In a replay, what the function returned or raised then; None to call it."""
     if span is None or recorded_tools.get() is None:
         return None
     answer = recorded_answer(span.name, span.attributes[ARGUMENTS])

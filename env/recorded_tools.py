@@ -7,16 +7,17 @@ context variable.
 
 from __future__ import annotations
 
+import copy
 import json
 import threading
-from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
-from raybolt.env.recorder import OpenSpan, as_attribute
+from raybolt.env.raised import raised_again
+from raybolt.env.recorder import CUT_OFF, OpenSpan, as_attribute
 from raybolt.store import names
 from raybolt.store.types import Span
 
@@ -33,12 +34,19 @@ class ToolAnswer:
     """What a tool gave."""
 
     value: Any
+    """What it returned; None if it raised."""
     inside: tuple[Span, ...] = ()
     """What was recorded while it ran, rewards included, in order."""
     span_id: str = ""
+    failure: str | None = None
+    """What was wrong, of a tool whose `value` told of an error instead of raising it."""
+    raised: Mapping[str, Any] | None = None
+    """Of a tool that raised: what to raise again."""
+    call_id: str | None = None
+    """The tool call that it answered, if a model made one."""
 
-    def repeat_inside(self, span: OpenSpan) -> Any:
-        """Records below `span`, the tool's in this run, what the tool left there; returns its value."""
+    def repeat_inside(self, span: OpenSpan) -> None:
+        """Records below `span`, the tool's in this run, what the tool left there."""
         new_ids = {self.span_id: span.span_id}
         for old in self.inside:
             new = span.recorder.begin(
@@ -47,7 +55,13 @@ class ToolAnswer:
             new.events.extend(old.events)
             new_ids[old.span_id] = new.span_id
             new.end(old.status, old.status_message)
-        return self.value
+
+    def given(self) -> Any:
+        """What the tool returned, its caller's to change. Raises what it raised."""
+        error = None if self.raised is None else raised_again(self.raised)
+        if error is not None:
+            raise error
+        return copy.deepcopy(self.value)
 
 
 class RecordedTools:
@@ -56,22 +70,28 @@ class RecordedTools:
     def __init__(self, spans: Iterable[Span], *, live: Sequence[str] = ()) -> None:
         """All tools but those to run for real, which `live` names, as patterns.
 
-        So do tools run that failed, that gave something else than JSON, and those in which LLM calls were
-        made, since these have to be made again.
+        So do tools run that gave, or raised, something that JSON does not give back, and those in which LLM
+        calls were made, since these have to be made again.
         """
         self._lock = threading.Lock()
-        self._answers: dict[tuple[str, str], deque[ToolAnswer]] = {}
+        self._answers: dict[tuple[str, str], list[ToolAnswer]] = {}
         for span, inside in _outermost(spans):
-            name, arguments, value = _call_of(span)
+            name, arguments = _call_of(span)
             if not any(fnmatchcase(name, pattern) for pattern in live):
-                answer = ToolAnswer(value, inside, span.span_id)
-                self._answers.setdefault(_key(name, arguments), deque()).append(answer)
+                self._answers.setdefault(_key(name, arguments), []).append(_answer_of(span, inside))
 
-    def take(self, name: str, arguments: Any) -> ToolAnswer | None:
-        """The next answer of this tool to these arguments; None to run it."""
+    def take(self, name: str, arguments: Any, call_id: str | None = None) -> ToolAnswer | None:
+        """The next answer of this tool to these arguments; None to run it.
+
+        Of several to the same arguments that to this tool call, since tools that run at the same time begin
+        in another order each time.
+        """
         with self._lock:
             found = self._answers.get(_key(name, arguments))
-            return found.popleft() if found else None
+            if not found:
+                return None
+            same_call = (i for i, answer in enumerate(found) if call_id and answer.call_id == call_id)
+            return found.pop(next(same_call, 0))
 
     def stop(self) -> None:
         """From now on every tool runs."""
@@ -83,10 +103,10 @@ recorded_tools: ContextVar[RecordedTools | None] = ContextVar("raybolt_recorded_
 """None but in a replay."""
 
 
-def recorded_answer(name: str, arguments: Any) -> ToolAnswer | None:
+def recorded_answer(name: str, arguments: Any, call_id: str | None = None) -> ToolAnswer | None:
     """What the tool answered to these arguments in the run that is replayed; None to run it."""
     tools = recorded_tools.get()
-    return None if tools is None else tools.take(name, arguments)
+    return None if tools is None else tools.take(name, arguments, call_id)
 
 
 def _outermost(spans: Iterable[Span]) -> Iterable[tuple[Span, tuple[Span, ...]]]:
@@ -114,20 +134,46 @@ def _outermost(spans: Iterable[Span]) -> Iterable[tuple[Span, tuple[Span, ...]]]
 
 
 def _is_answerable(span: Span) -> bool:
-    attributes = span.attributes
-    if span.status != "ok" or names.RESULT_MISSING in attributes:
+    attributes, is_function = span.attributes, _is_function(span)
+    if not is_function and not _is_frameworks(span):
         return False
-    if attributes.get(names.OPERATION) == names.EXECUTE_TOOL:
-        return attributes.get(names.KIND) != names.ADOPTED and names.TOOL_RESULT in attributes
-    return attributes.get(names.KIND) == OPERATION and RETURNED in attributes and ARGUMENTS in attributes
+    if names.RAISED in attributes:
+        return raised_again(attributes[names.RAISED]) is not None
+    if names.RESULT_MISSING in attributes or span.status_message == CUT_OFF:
+        return False
+    return (RETURNED if is_function else names.TOOL_RESULT) in attributes
 
 
-def _call_of(span: Span) -> tuple[str, Any, Any]:
+def _is_function(span: Span) -> bool:
+    """Whether it is of a decorated function, not of a block, which nobody can answer for."""
+    return span.attributes.get(names.KIND) == OPERATION and ARGUMENTS in span.attributes
+
+
+def _is_frameworks(span: Span) -> bool:
+    """Whether an adapter has recorded it, as a framework's tool."""
+    known = span.attributes
+    return known.get(names.OPERATION) == names.EXECUTE_TOOL and names.KIND not in known
+
+
+def _call_of(span: Span) -> tuple[str, Any]:
     attributes = span.attributes
-    if attributes.get(names.OPERATION) == names.EXECUTE_TOOL:
-        name = str(attributes[names.TOOL_NAME])
-        return name, attributes.get(names.TOOL_ARGUMENTS), attributes[names.TOOL_RESULT]
-    return span.name, attributes[ARGUMENTS], attributes[RETURNED]
+    if _is_function(span):
+        return span.name, attributes[ARGUMENTS]
+    return str(attributes[names.TOOL_NAME]), attributes.get(names.TOOL_ARGUMENTS)
+
+
+def _answer_of(span: Span, inside: tuple[Span, ...]) -> ToolAnswer:
+    attributes = span.attributes
+    raised = attributes.get(names.RAISED)
+    kept = (RETURNED,) if _is_function(span) else (names.TOOL_RETURNED, names.TOOL_RESULT)
+    return ToolAnswer(
+        value=None if raised else next(attributes[name] for name in kept if name in attributes),
+        inside=inside,
+        span_id=span.span_id,
+        failure=span.status_message if span.status == "error" and not raised else None,
+        raised=raised,
+        call_id=attributes.get(names.TOOL_CALL_ID),
+    )
 
 
 def _key(name: str, arguments: Any) -> tuple[str, str]:

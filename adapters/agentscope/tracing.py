@@ -25,7 +25,7 @@ from raybolt.adapters.patching import patched
 from raybolt.adapters.streams import stepped
 from raybolt.env.context import RunContext, current_run, entering
 from raybolt.env.policy import PolicyAbort
-from raybolt.env.recorded_tools import recorded_answer
+from raybolt.env.recorded_tools import ToolAnswer, recorded_answer
 from raybolt.env.recorder import OpenSpan
 from raybolt.store import names
 
@@ -107,11 +107,12 @@ def _acting(original: Callable[..., AsyncGenerator[Any, None]]) -> Callable[...,
             async for chunk in stream:
                 yield chunk
             return
-        answer = recorded_answer(tool_call.name, span.attributes[names.TOOL_ARGUMENTS])
+        answer = recorded_answer(tool_call.name, span.attributes[names.TOOL_ARGUMENTS], tool_call.id)
         if answer is not None:
-            text = answer.repeat_inside(span)
-            span.end(attributes={names.TOOL_RESULT: text})
-            yield ToolResponse(content=[TextBlock(text=text)])
+            answer.repeat_inside(span)
+            response = _answered(answer)
+            _end_tool(span, response)
+            yield response
             return
         try:
             async for chunk in stepped(stream, partial(entering, span_id=span.span_id)):
@@ -143,6 +144,13 @@ def _tool_span(tool_call: ToolCallBlock) -> OpenSpan | None:
     return around.run.recorder.begin(name, parent_id=around.span_id, attributes=attributes)
 
 
+def _answered(answer: ToolAnswer) -> ToolResponse:
+    content: list[Any] = [TextBlock(text=answer.given())]
+    if answer.failure is None:
+        return ToolResponse(content=content)
+    return ToolResponse(content=content, state=ToolResultState.ERROR)
+
+
 def _arguments(text: str) -> Any:
     try:
         return json.loads(text)
@@ -155,6 +163,8 @@ def _end_tool(span: OpenSpan, response: ToolResponse) -> None:
     result: dict[str, Any] = {names.TOOL_RESULT: text}
     if response.metadata or not all(isinstance(block, TextBlock) for block in response.content):
         result[names.RESULT_MISSING] = "it is more than text"
+    elif response.state not in (ToolResultState.SUCCESS, ToolResultState.ERROR):
+        result[names.RESULT_MISSING] = f"the tool's state is {response.state}"
     if response.state == ToolResultState.SUCCESS:
         span.end(attributes=result)
     else:

@@ -11,6 +11,8 @@ from dataclasses import replace
 from typing import Any
 
 from autogen_agentchat.agents import AssistantAgent
+from autogen_core import FunctionCall
+from autogen_core.models import FunctionExecutionResult
 from autogen_core.tools import BaseTool
 
 from raybolt.adapters.autogen.messages import arguments_of
@@ -19,7 +21,8 @@ from raybolt.adapters.classes import family, own_methods
 from raybolt.adapters.patching import Replace
 from raybolt.adapters.streams import stepped
 from raybolt.env.context import current_run
-from raybolt.env.recorded_tools import recorded_answer
+from raybolt.env.raised import raised_attribute
+from raybolt.env.recorded_tools import ToolAnswer, recorded_answer
 from raybolt.env.recorder import as_attribute
 from raybolt.store import names
 
@@ -53,7 +56,7 @@ class ToolUse:
         title = f"{names.EXECUTE_TOOL} {name}"
         self._span = around.run.recorder.begin(title, parent_id=around.span_id, attributes=attributes)
         self._context = replace(around, span_id=self._span.span_id)
-        self.answer = recorded_answer(name, attributes[names.TOOL_ARGUMENTS])
+        self.answer = recorded_answer(name, attributes[names.TOOL_ARGUMENTS], call_id or None)
         """What the tool gives in a replay, instead of running; None to run it."""
         if self.answer is not None:
             self.answer.repeat_inside(self._span)
@@ -78,14 +81,16 @@ class ToolUse:
         if not isinstance(returned, str):
             attributes[names.RESULT_MISSING] = f"it is of type {type(returned).__name__}, not a text"
         if self.error is not None and failed:
-            self.fail(self.error, attributes)
+            self._span.fail(self.error, {names.ERROR_TYPE: type(self.error).__name__, **attributes})
         elif failed:
-            self._span.end("error", result, attributes)
+            then = None if self.answer is None else self.answer.failure
+            self._span.end("error", then or result, attributes)
         else:
             self._span.end(attributes=attributes)
 
-    def fail(self, error: BaseException, attributes: dict[str, Any] | None = None) -> None:
-        self._span.fail(error, {names.ERROR_TYPE: type(error).__name__, **(attributes or {})})
+    def fail(self, error: BaseException) -> None:
+        """Ends it by what reached the code that called the tool."""
+        self._span.fail(error, {names.ERROR_TYPE: type(error).__name__, **raised_attribute(error)})
 
 
 def _agents_call(original: Callable[..., Any]) -> Any:
@@ -100,8 +105,11 @@ def _agents_call(original: Callable[..., Any]) -> Any:
         use = ToolUse(call.name, arguments_of(call), call.id)
         with nullcontext() if step is None else step.joined():
             try:
-                with use.going_on():
-                    outcome = await original(*args, **kwargs)
+                if use.answer is not None:
+                    outcome = call, _answered(call, use.answer)
+                else:
+                    with use.going_on():
+                        outcome = await original(*args, **kwargs)
             except BaseException as error:
                 # The agent waits for this mark that all tools are done, and AutoGen sets it only if none
                 # raised: without it the agent would wait for ever.
@@ -115,17 +123,20 @@ def _agents_call(original: Callable[..., Any]) -> Any:
     return staticmethod(guarded)
 
 
+def _answered(call: FunctionCall, answer: ToolAnswer) -> FunctionExecutionResult:
+    failed = answer.failure is not None
+    return FunctionExecutionResult(content=answer.given(), name=call.name, call_id=call.id, is_error=failed)
+
+
 def _run(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def guarded(self: BaseTool[Any, Any], args: Any, *more: Any, **kwargs: Any) -> Any:
         if current_run.get() is None:
             return await original(self, args, *more, **kwargs)
         use, ours = _used(self, args, kwargs)
-        if use.answer is not None:
-            value = use.answer.value  # a text, as AutoGen would make of whatever the tool gave
-        else:
-            with _noting(use, ours), use.going_on():
-                value = await original(self, args, *more, **kwargs)
+        with _noting(use, ours), use.going_on():
+            answer = use.answer
+            value = await original(self, args, *more, **kwargs) if answer is None else answer.given()
         if ours:
             use.end(self.return_value_as_string(value), returned=value)
         return value
@@ -146,11 +157,12 @@ async def _run_steps(
     tool: BaseTool[Any, Any], stream: AsyncGenerator[Any], args: Any, kwargs: dict[str, Any]
 ) -> AsyncGenerator[Any]:
     use, ours = _used(tool, args, kwargs)
-    last: Any = None if use.answer is None else use.answer.value
-    if use.answer is not None:
-        await stream.aclose()
-        yield last
+    last: Any = None
     with _noting(use, ours):
+        if use.answer is not None:
+            await stream.aclose()
+            last = use.answer.given()
+            yield last
         async with aclosing(stepped(stream, use.going_on)) as items:
             async for item in items:
                 last = item

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool
 
 from raybolt.adapters.classes import family, own_methods
@@ -52,4 +53,7 @@ def _answer() -> ToolAnswer | None:
 
 
 def _returned(tool: BaseTool, answer: ToolAnswer) -> Any:
-    return (answer.value, None) if tool.response_format == "content_and_artifact" else answer.value
+    value = answer.given()
+    if answer.failure is not None:  # LangChain has put an exception into words, as the tool told it to
+        value = ToolMessage(value, status="error", tool_call_id=str(answer.call_id), name=tool.name)
+    return (value, None) if tool.response_format == "content_and_artifact" else value

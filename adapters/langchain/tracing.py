@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from langchain_core.tracers.context import register_configure_hook
 from raybolt.adapters.langchain.place import Place
 from raybolt.adapters.langchain.replayed import tools_replayed
 from raybolt.env.context import RunContext, current_run
+from raybolt.env.raised import raised_attribute
 from raybolt.env.recorded_tools import recorded_answer
 from raybolt.env.recorder import OpenSpan, as_attribute
 from raybolt.env.results import missing_attribute
@@ -79,11 +81,11 @@ class RunTracer(BaseCallbackHandler):
         if tool_call_id:
             attributes[names.TOOL_CALL_ID] = tool_call_id
         self._begin(run_id, f"{names.EXECUTE_TOOL} {name}", attributes, self._present().role, is_tool=True)
-        answer = recorded_answer(name, attributes[names.TOOL_ARGUMENTS])
+        answer = recorded_answer(name, attributes[names.TOOL_ARGUMENTS], tool_call_id)
         if answer is not None:
             span, place = self._open[run_id]
             answer.repeat_inside(span)
-            place.keep_answer(answer)
+            place.keep_answer(replace(answer, call_id=tool_call_id))
 
     def on_tool_end(self, output: Any, *, run_id: UUID, **kwargs: Any) -> None:
         message = output if isinstance(output, ToolMessage) else None
@@ -160,13 +162,14 @@ class RunTracer(BaseCallbackHandler):
 
     def _leave(self, run_id: UUID, error: BaseException) -> None:
         """Ends what an exception left; LangGraph's control flow (a command to the parent graph) is none."""
-        span, _ = self._finish(run_id)
-        if span is None:
+        span, place = self._finish(run_id)
+        if span is None or place is None:
             return
         if any(cls.__name__ == "GraphBubbleUp" for cls in type(error).__mro__):
             span.end()
         else:
-            span.fail(error, {names.ERROR_TYPE: type(error).__name__})
+            raised = raised_attribute(error) if place.is_tool else {}
+            span.fail(error, {names.ERROR_TYPE: type(error).__name__, **raised})
 
     def _hand_off(self, place: Place, target: str) -> None:
         """Records that whoever works, or worked, at `place` hands over."""

@@ -28,12 +28,15 @@ from agents.tracing import (
     HandoffSpanData,
     Span,
     SpanData,
+    SpanError,
 )
 from agents.tracing.processors import default_processor
 from agents.tracing.spans import NoOpSpan, SpanImpl
+from agents.util._error_tracing import attach_error_to_current_span
 
 from raybolt.adapters.patching import Replace, patched
 from raybolt.env.context import RunContext, current_run
+from raybolt.env.raised import raised_attribute
 from raybolt.env.recorded_tools import ToolAnswer, recorded_answer, recorded_tools
 from raybolt.env.recorder import OpenSpan, as_attribute
 from raybolt.env.results import missing_attribute
@@ -142,21 +145,31 @@ class RunTracer:
 
     def answer(self, arguments: str) -> ToolAnswer | None:
         """In a replay, what the tool whose code is about to run gave then; None to run it."""
-        context = current_run.get()
-        tool = self._tools.get(context.span_id) if context is not None else None
+        tool = self._tool()
         if tool is None:
             return None
-        answer = recorded_answer(tool.attributes[names.TOOL_NAME], _arguments(arguments))
+        known = tool.attributes
+        answer = recorded_answer(known[names.TOOL_NAME], _arguments(arguments), known.get(names.TOOL_CALL_ID))
         if answer is not None:
             answer.repeat_inside(tool)
         return answer
 
     def name_call(self, call_id: str) -> None:
         """The tool whose code is about to run answers this call."""
-        context = current_run.get()
-        tool = self._tools.get(context.span_id) if context is not None else None
+        tool = self._tool()
         if tool is not None:
             tool.attributes.setdefault(names.TOOL_CALL_ID, call_id)
+
+    def note_raised(self, error: Exception) -> None:
+        """The code of the present tool has raised this, and nothing made it a text for the agent."""
+        tool = self._tool()
+        if tool is not None:
+            tool.attributes |= raised_attribute(error)
+
+    def _tool(self) -> OpenSpan | None:
+        """The tool whose code the present code is."""
+        context = current_run.get()
+        return self._tools.get(context.span_id) if context is not None else None
 
 
 def _kind(data: SpanData, role: str) -> _Kind | None:
@@ -261,17 +274,32 @@ def _rest(original: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-def _replayed(original: Callable[..., Any]) -> Callable[..., Any]:
+def _tool_code(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     async def guarded(*, function_tool: FunctionTool, context: ToolContext[Any], arguments: str) -> Any:
         tracer = _tracer.get()
-        answer = tracer.answer(arguments) if tracer is not None and recorded_tools.get() else None
-        if answer is None:
+        if tracer is None:
             return await original(function_tool=function_tool, context=context, arguments=arguments)
-        return _FunctionToolInvocationResult(answer.value)
+        answer = tracer.answer(arguments) if recorded_tools.get() else None
+        try:
+            if answer is not None:
+                return _answered(function_tool, answer)
+            return await original(function_tool=function_tool, context=context, arguments=arguments)
+        except Exception as error:
+            tracer.note_raised(error)
+            raise
 
     return guarded
 
 
-_TOOL_PATCHES: dict[str, Replace] = {"_invoke_function_tool_with_metadata": _replayed}
+def _answered(tool: FunctionTool, answer: ToolAnswer) -> _FunctionToolInvocationResult:
+    value = answer.given()
+    if answer.failure is None:
+        return _FunctionToolInvocationResult(value)
+    data = {"tool_name": tool.name, "error": answer.failure}
+    attach_error_to_current_span(SpanError(message="Error running tool (non-fatal)", data=data))
+    return _FunctionToolInvocationResult(value, tool._use_default_failure_error_function)
+
+
+_TOOL_PATCHES: dict[str, Replace] = {"_invoke_function_tool_with_metadata": _tool_code}
 _SPAN_PATCHES: dict[str, Replace] = {"start": _start, "finish": _finish, "set_error": _set_error}
