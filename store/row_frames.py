@@ -110,6 +110,8 @@ def _checked(row: SpanRow, field: str) -> SpanRow:
         for kind, value, name in zip(_ROW_KINDS, row[:-1], SpanRow._fields, strict=False)
     ]
     row = SpanRow._make((*values, row.arrays))
+    # Readers expect the texts to begin and end with what they hold.
+    row = row._replace(attributes=row.attributes.strip(), layout=row.layout.strip())
     if not isinstance(load(row.attributes, f"{field}.attributes"), dict):
         raise InvalidValue(f"{field}.attributes is no object")
     if row.events != "[]":

@@ -18,6 +18,7 @@ from raybolt.store import (
     StoreError,
     StoreServer,
     blocking,
+    names,
     serve,
 )
 from raybolt.store import client as client_module
@@ -321,3 +322,20 @@ async def test_a_packed_row_that_no_client_would_send_is_refused() -> None:
             assert answer.status == 400
             async with HttpStore(server.url) as client:
                 assert await client.query_spans(attempt.rollout_id) == []
+
+
+async def test_a_packed_row_with_spaces_around_its_json_is_read_like_any_other() -> None:
+    from raybolt.store.row_frames import ROWS_TYPE, pack_rows
+    from raybolt.store.rows import pack_span
+
+    async with LocalStore() as store:
+        started: AttemptedRollout = await store.start_rollout("x")
+        row = pack_span(make_call_span(started.attempt))
+        spaced = row._replace(attributes=f" {row.attributes}\n", layout=f"\t{row.layout} ")
+        with served(store) as server:
+            answer = await asyncio.to_thread(
+                request, server, "POST", "/v1/spans", pack_rows([spaced]), content_type=ROWS_TYPE
+            )
+            assert answer.status == 200
+        (span,) = await store.query_spans(started.rollout_id)
+        assert span.attributes[names.RESPONSE_IDS].tolist() == [8, 9]  # type: ignore[union-attr]
