@@ -17,7 +17,7 @@ from typing import Any
 from raybolt.env.chat import ChatMessage, message_to_dict
 from raybolt.env.memory import message_key
 from raybolt.env.recorded import trajectory_of
-from raybolt.env.trajectory import Call, Trajectory, is_answered_call
+from raybolt.env.trajectory import Call, Trajectory, is_answered_call, is_judged
 from raybolt.store import names
 from raybolt.store.base import LightningStore
 from raybolt.store.types import Rollout, RolloutData, RolloutStatus
@@ -89,11 +89,11 @@ def preference_pairs(
 
     Of each role one pair: the prompt is what both conversations begin with, up to the first reply in which
     they differ; `chosen` and `rejected` are what follows. `score_chosen` and `score_rejected` are the runs'
-    returns, which differ by more than `min_margin`. A role whose conversations part before a reply (a tool
-    answered otherwise, say) gives none.
+    returns, which differ by more than `min_margin`; a run that failed has one if `re_reward` has judged it.
+    A role whose conversations part before a reply (a tool answered otherwise, say) gives none.
     """
     groups: dict[str, list[tuple[RolloutData, Trajectory, float]]] = {}
-    for run, trajectory in _trajectories(runs, keep, statuses=("succeeded",)):
+    for run, trajectory in _trajectories(runs, keep, statuses=("succeeded",), or_judged=True):
         reward = _reward(trajectory)
         if run.rollout.group_id is not None and reward is not None:
             groups.setdefault(run.rollout.group_id, []).append((run, trajectory, reward))
@@ -150,10 +150,16 @@ def _tools_by_call(run: RolloutData) -> dict[str, Sequence[Mapping[str, Any]]]:
 
 
 def _trajectories(
-    runs: Iterable[RolloutData], keep: Keep | None, *, statuses: Sequence[RolloutStatus] | None
+    runs: Iterable[RolloutData],
+    keep: Keep | None,
+    *,
+    statuses: Sequence[RolloutStatus] | None,
+    or_judged: bool = False,
 ) -> Iterator[tuple[RolloutData, Trajectory]]:
+    """The runs in these statuses; with `or_judged`, also those that failed and were judged since."""
     for run in runs:
-        if run.attempt is None or (statuses is not None and run.rollout.status not in statuses):
+        wanted = statuses is None or run.rollout.status in statuses
+        if run.attempt is None or not (wanted or (or_judged and is_judged(run.spans))):
             continue
         trajectory = trajectory_of(run.rollout, run.attempt, run.spans)
         if keep is None or keep(run.rollout, trajectory):
@@ -161,7 +167,8 @@ def _trajectories(
 
 
 def _reward(trajectory: Trajectory) -> float | None:
-    return trajectory.total_reward if trajectory.rewards and not trajectory.failed else None
+    has_return = trajectory.judged if trajectory.failed else trajectory.rewards
+    return trajectory.total_reward if has_return else None
 
 
 def _pairs(

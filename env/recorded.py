@@ -16,9 +16,9 @@ def task_metadata(task: Task) -> dict[str, Any]:
 
 
 def task_of(rollout: Rollout) -> Task:
-    """The task that the rollout ran."""
+    """The task that the rollout ran; a traced one that names none has its own id in its place."""
     return Task(
-        task_id=str(rollout.task_id),
+        task_id=rollout.task_id or rollout.rollout_id,
         input=rollout.input,
         reference=rollout.metadata.get("reference"),
         metadata=rollout.metadata.get("task", {}),

@@ -21,7 +21,10 @@ def result_attributes(result: Any) -> dict[str, Any]:
 
 def why_not_json(value: Any) -> str | None:
     """Why a value would not come back from its JSON as it is; None if it would."""
-    stranger = _stranger(value)
+    try:
+        stranger = _stranger(value)
+    except RecursionError:
+        return "it holds itself, or is nested too deeply"
     if stranger is None:
         return None
     return f"it is, or holds, a value of type {stranger}, which JSON does not give back"

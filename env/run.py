@@ -90,6 +90,7 @@ class AgentRun:
         self._num_calls = 0
         self._reward_error: str | None = None
         self._stage: Origin = "agent"
+        self._returned: Mapping[str, Any] = {}
         """Whose code is at work, and so to blame for an error."""
         self._abort: PolicyAbort | None = None
         self._end: RunEnd | None = None
@@ -254,6 +255,7 @@ class AgentRun:
                 return _failure(self._abort)
             self._check_called()
             self._stage = "reward"
+            self._returned = result_attributes(result)  # kept whatever becomes of the reward
             await self._collect_reward(result)
             return RunEnd(result=result)
         except KeyboardInterrupt:
@@ -411,13 +413,14 @@ class AgentRun:
         self._clock.stop()
         self.recorder.cut_off()
         if end.failed:
-            attributes = {names.ERROR_ORIGIN: end.origin, names.ERROR_TYPE: end.error_type}
+            failure = {names.ERROR_ORIGIN: end.origin, names.ERROR_TYPE: end.error_type}
+            attributes = {**self._returned, **failure}
             if end.exception is not None:
                 self._root.fail(end.exception, attributes)
             else:
                 self._root.end("error", end.error, attributes)
         else:
-            self._root.end(attributes=result_attributes(end.result))
+            self._root.end(attributes=self._returned)
         with self._lock:
             self._end = end
         self.recorder.close()

@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from raybolt.env.trajectory import reward_spans
+from raybolt.env.trajectory import is_judged, reward_spans
 from raybolt.store import names
 from raybolt.store.types import Mode, RolloutData, RolloutStatus, Span
 
@@ -55,7 +55,7 @@ class RunFacts:
     attempted: bool
     calls: tuple[CallFacts, ...] = ()
     reward: float | None = None
-    """The return; None for a failed run, and for one without any reward."""
+    """The return; None for a failed run that nobody has judged, and for one without any reward."""
     error: str | None = None
     error_type: str | None = None
     origin: str | None = None
@@ -99,7 +99,7 @@ def facts_of(run: RolloutData) -> RunFacts:
         status=rollout.status,
         attempted=run.attempt is not None,
         calls=tuple(_call(span) for span in answered),
-        reward=float(sum(rewards)) if rewards and not failed else None,
+        reward=float(sum(rewards)) if rewards and (not failed or is_judged(spans)) else None,
         error=(error or f"its attempt ended as {_ending(run)}") if failed else None,
         error_type=told.get("error_type") or known.get(names.ERROR_TYPE) if failed else None,
         origin=(told.get("origin") or known.get(names.ERROR_ORIGIN) or "raybolt") if failed else None,

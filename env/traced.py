@@ -5,16 +5,20 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from raybolt.env.adoption import adopt_foreign_spans
 from raybolt.env.chat import ChatRequest, Completion
 from raybolt.env.context import RunContext, current_run
 from raybolt.env.observed import ObservedCall, begin_chat_span, observed
 from raybolt.env.recorder import SpanRecorder, describe
+from raybolt.env.results import result_attributes
 from raybolt.env.trajectory import Trajectory, trajectory_from_spans
 from raybolt.store import names
 from raybolt.store.errors import RayboltError
+
+_UNTOLD: Final = object()
+_UNTOLD_WHY: Final = "its block set none; in `with raybolt.trace(…) as run`, assign it to run.result"
 
 
 class TracedRun:
@@ -30,6 +34,8 @@ class TracedRun:
         self.error_type: str | None = None
         self.origin: str | None = None
         """Whose failure it was: "agent" or "reward"."""
+        self.result: Any = _UNTOLD
+        """What the code came to. A block sets it; of a decorated function it is what it returned."""
         self._name = name
         self._lock = threading.Lock()
         self._num_calls = 0
@@ -105,13 +111,14 @@ class TracedRun:
 
     def _end(self, error: BaseException | None) -> None:
         self.recorder.cut_off()
-        attributes: dict[str, Any] = {}
+        told = self.result is not _UNTOLD
+        attributes = result_attributes(self.result) if told else {names.RESULT_MISSING: _UNTOLD_WHY}
         if self.error is not None:
-            attributes = {names.ERROR_ORIGIN: self.origin, names.ERROR_TYPE: self.error_type}
+            attributes |= {names.ERROR_ORIGIN: self.origin, names.ERROR_TYPE: self.error_type}
         if error is not None:
             self._root.fail(error, attributes)
         elif self.error is not None:
             self._root.end("error", self.error, attributes)
         else:
-            self._root.end()
+            self._root.end(attributes=attributes)
         self.recorder.close()

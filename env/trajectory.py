@@ -110,15 +110,21 @@ class Trajectory:
         return self.status == "failed"
 
     @property
+    def judged(self) -> bool:
+        """Whether `re_reward` has given it a final reward, be the run a failed one."""
+        return any(reward.version > 0 for reward in self.rewards)
+
+    @property
     def total_reward(self) -> float:
         """The return: the sum of all rewards.
 
         Raises:
-            InvalidValue: the run failed; a failed rollout has no return, not a zero.
+            InvalidValue: the run failed and was not judged; a failed rollout has no return, not a zero.
         """
-        if self.failed:
+        if self.failed and not self.judged:
             raise InvalidValue(
-                f"rollout {self.rollout_id} failed ({self.error}), so it has no reward; leave it out"
+                f"rollout {self.rollout_id} failed ({self.error}), so it has no reward; leave it out, or "
+                "judge it by re_reward(…, include_failed=True)"
             )
         return float(sum(reward.value for reward in self.rewards))
 
@@ -182,6 +188,11 @@ def reward_spans(spans: Iterable[Span], version: int | None = None) -> list[Span
 def reward_version(span: Span) -> int:
     """The version of a final reward."""
     return int(span.attributes.get(names.REWARD_VERSION, 0))
+
+
+def is_judged(spans: Iterable[Span]) -> bool:
+    """Whether `re_reward` has given these spans' run a final reward."""
+    return any(_is_final(span) and reward_version(span) > 0 for span in spans)
 
 
 def is_root(span: Span) -> bool:

@@ -23,7 +23,8 @@ import numpy as np
 import pyarrow as pa
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 
-from raybolt.env.trajectory import Call, Trajectory, trajectory_from_spans
+from raybolt.env.recorded import trajectory_of
+from raybolt.env.trajectory import Call, Trajectory, is_judged
 from raybolt.rl.batching import MicroBatch, pack
 from raybolt.rl.credit import get_estimator
 from raybolt.rl.merge import LossCall, num_tokens_unmerged
@@ -99,23 +100,21 @@ class PackTokens(ConnectorV2):
 
 
 def succeeded_trajectories(table: pa.Table) -> list[Trajectory]:
-    """The trajectories of a group's succeeded rollouts, in the order in which they were enqueued."""
+    """The trajectories of a group's succeeded rollouts, in the order in which they were enqueued.
+
+    With those that failed, but have been judged since (see `re_reward`).
+    """
     return [
-        trajectory_from_spans(
-            data.spans,
-            rollout_id=data.rollout.rollout_id,
-            attempt_id=data.attempt.attempt_id,
-            task_id=data.rollout.task_id,
-            group_id=data.rollout.group_id,
-        )
+        trajectory_of(data.rollout, data.attempt, data.spans)
         for data in decode_group(table).rollouts
-        if data.rollout.status == "succeeded" and data.attempt is not None
+        if data.attempt is not None
+        if data.rollout.status == "succeeded" or (data.rollout.status == "failed" and is_judged(data.spans))
     ]
 
 
 def demonstrated_calls(group: Sequence[Trajectory], policy_of: PolicyOf) -> dict[str, list[LossCall]]:
-    """The responses to imitate, by policy."""
-    calls = (call for trajectory in group for call in trajectory.calls)
+    """The responses to imitate, by policy; none of a run that failed, whatever was said of it since."""
+    calls = (call for trajectory in group if not trajectory.failed for call in trajectory.calls)
     return _by_policy(
         (_policy_id(call, policy_of), LossCall.demonstration(call.prompt_ids, call.response_ids))
         for call in calls

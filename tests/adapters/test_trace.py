@@ -68,6 +68,55 @@ def test_a_block_becomes_a_rollout_with_its_calls_and_what_the_code_emits(server
     blocking(store.close())
 
 
+def test_what_traced_code_came_to_is_kept_and_can_be_judged_later(server, tmp_path):
+    @raybolt.trace(tmp_path, task_id="t-1")
+    def answer(question):
+        return {"said": ask(server, question)}
+
+    @raybolt.trace(tmp_path, task_id="t-2")
+    async def strange(question):
+        return {question}
+
+    assert answer("why?") == {"said": "own reply 1"}
+    assert asyncio.run(strange("who?")) == {"who?"}
+    with raybolt.trace(tmp_path, input="how?") as run:
+        run.result = ["so", 1]
+    with raybolt.trace(tmp_path):
+        pass
+    with pytest.raises(ZeroDivisionError), raybolt.trace(tmp_path) as run:
+        run.result = 1 / 0
+    store = LocalStore(tmp_path)
+    roots = [next(span for span in spans if span.parent_id is None).attributes for _, _, spans in read(store)]
+    assert [root.get(names.RESULT) for root in roots] == [
+        {"said": "own reply 1"},
+        None,
+        ["so", 1],
+        None,
+        None,
+    ]
+    assert roots[1][names.RESULT_MISSING] == (
+        "it is, or holds, a value of type set, which JSON does not give back"
+    )
+    assert "as run`, assign it to run.result" in roots[3][names.RESULT_MISSING]
+    made = blocking(raybolt.re_reward(store, lambda task, result, _: len(result) if task.input else 0))
+    ids = [rollout.rollout_id for rollout, _, _ in read(store)]
+    assert made.rewards == {ids[0]: 1.0, ids[2]: 2.0}
+    assert list(made.errors) == [ids[1], ids[3]]
+    blocking(store.close())
+
+
+def test_a_traced_rollout_without_a_task_is_judged_under_its_own_id(server):
+    async def judged():
+        async with LocalStore(None) as store:
+            async with raybolt.trace(store, input="q") as run:
+                run.result = 3
+            seen = []
+            await raybolt.re_reward(store, lambda task, result, _: seen.append(task) or result)
+            return seen == [raybolt.Task(run.rollout_id, "q")]
+
+    assert asyncio.run(judged())
+
+
 def test_outside_the_block_nothing_is_recorded(server, tmp_path):
     ask(server, "before")
     with raybolt.trace(tmp_path):

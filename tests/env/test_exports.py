@@ -61,6 +61,22 @@ async def store_run(store, *replies, group_id="g"):
     return started.rollout_id
 
 
+async def test_a_failed_run_is_half_of_a_pair_once_it_is_judged():
+    async with LocalStore(None) as store:
+        await store_run(store, say("3"), say("yes"))
+        failed = await store_run(store, ask_tool('"x"'), say("never said"))
+        assert (await store.get_rollout_by_id(failed)).status == "failed"
+        assert list(preference_pairs(await runs_of(store))) == []
+        await re_reward(store, lambda task, result, run: -1 if run.failed else 1, include_failed=True)
+        (pair,) = preference_pairs(await runs_of(store))
+        assert (pair["score_chosen"], pair["score_rejected"]) == (1.0, -1.0)
+        assert [message["role"] for message in pair["rejected"]] == ["assistant"]
+        assert [row["messages"][-1] for row in sft_examples(await runs_of(store))] == [
+            {"role": "assistant", "content": "3"},
+            {"role": "assistant", "content": "yes"},
+        ]
+
+
 async def runs_of(store):
     return [run async for run in recorded_runs(store)]
 

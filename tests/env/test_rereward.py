@@ -4,6 +4,7 @@ import pytest
 from scripted_runs import HELLO, Program, say
 
 from raybolt.env.emit import emit_reward
+from raybolt.env.exports import chats, recorded_runs
 from raybolt.env.limits import RunLimits
 from raybolt.env.policy import RunEnd
 from raybolt.env.recorded import summary_of, task_metadata
@@ -13,7 +14,7 @@ from raybolt.env.run import AgentRun
 from raybolt.env.run_facts import facts_of
 from raybolt.env.task import Task
 from raybolt.env.trajectory import trajectory_from_spans
-from raybolt.rl.connectors import succeeded_trajectories
+from raybolt.rl.connectors import demonstrated_calls, succeeded_trajectories
 from raybolt.store import InvalidValue, LocalStore, StoreError, names, read_group
 
 TASK = Task("t1", "hello", reference="right", metadata={"level": 3})
@@ -162,6 +163,93 @@ async def test_failed_rollouts_and_those_not_chosen_are_left_alone():
         assert made.rewards == {chosen: 7.0}
         assert (await stored(store, other)).total_reward == 1.0
         assert (await re_reward(store, lambda *_: 7, rollout_id_in=[failed])).rewards == {}
+
+
+def failing(error, emitted=()):
+    async def run(task, policy):
+        await policy.complete(HELLO)
+        for reward in emitted:
+            emit_reward(reward)
+        raise error
+
+    return run
+
+
+async def test_failed_rollouts_are_judged_where_one_asks_for_it_and_stay_failed():
+    seen = []
+
+    def judge(task, result, trajectory):
+        seen.append((result, trajectory.failed, trajectory.error, trajectory.origin))
+        return -1 if trajectory.failed else 1
+
+    async with LocalStore(None) as store:
+        failed = await store_run(store, failing(RuntimeError("no"), emitted=[0.25]))
+        fine = await store_run(store, agent("yes"), reward=lambda *_: 0)
+        with pytest.raises(
+            InvalidValue, match=r"failed \(RuntimeError: no\), so it has no reward; .* judge it"
+        ):
+            _ = (await stored(store, failed)).total_reward
+        made = await re_reward(store, judge, include_failed=True)
+        assert (made.rewards, made.errors) == ({failed: -1.0, fine: 1.0}, {})
+        assert sorted(seen, key=str) == [
+            ("yes", False, None, None),
+            (None, True, "RuntimeError: no", "agent"),
+        ]
+        trajectory = await stored(store, failed)
+        assert (trajectory.failed, trajectory.judged, trajectory.total_reward) == (True, True, -0.75)
+        rollout = await store.get_rollout_by_id(failed)
+        attempt = await store.get_latest_attempt(failed)
+        assert (rollout.status, attempt.status) == ("failed", "failed")
+        assert (attempt.metadata["error"], attempt.metadata["reward"]) == ("RuntimeError: no", -0.75)
+
+
+async def test_a_failed_rollout_for_which_there_is_no_reward_stays_without_and_holds_nothing_back():
+    def judge(task, result, trajectory):
+        return None if trajectory.origin == "agent" else 2
+
+    async with LocalStore(None) as store:
+        broken = await store_run(store, failing(OSError("engine")), group_id="g")
+        fine = await store_run(store, agent(1), group_id="g")
+        made = await re_reward(store, judge, include_failed=True)
+        assert (made.rewards, made.errors) == ({fine: 2.0}, {})
+        assert not (await stored(store, broken)).judged
+        made = await re_reward(store, lambda *_: None, include_failed=True)
+        assert made.errors == {fine: "InvalidValue: the reward is None of type NoneType; expected a number"}
+
+
+async def test_a_rollout_that_failed_for_want_of_a_reward_is_judged_by_its_result():
+    def broken(task, result, trajectory):
+        raise KeyError("typo")
+
+    async with LocalStore(None) as store:
+        failed = await store_run(store, agent("abc"), reward=broken)
+        strange = await store_run(store, agent({1, 2}), reward=broken)
+        assert (await store.get_rollout_by_id(failed)).status == "failed"
+        made = await re_reward(store, lambda task, result, _: len(result), include_failed=True)
+        assert made.rewards == {failed: 3.0}
+        assert "a value of type set" in made.errors[strange]
+
+
+async def test_the_learner_takes_a_failed_rollout_only_once_it_is_judged():
+    def rewards(handle):
+        return [each.total_reward for each in succeeded_trajectories(handle.ref)]
+
+    async with LocalStore(None) as store:
+        await store.declare_group("g", 2)
+        await store_run(store, agent(1.0), group_id="g")
+        failed = await store_run(store, failing(RuntimeError("no")), group_id="g")
+        (handle,) = await store.take_groups(1)
+        assert rewards(handle) == [1.0]
+        await re_reward(store, lambda task, result, trajectory: -trajectory.failed, include_failed=True)
+        again = await store.get_group("g")
+        assert rewards(again) == [0.0, -1.0]
+        assert [facts_of(data).reward for data in read_group(again).rollouts] == [0.0, -1.0]
+        group = [with_tokens(each) for each in succeeded_trajectories(again.ref)]
+        assert len(demonstrated_calls(group, lambda role: "p")["p"]) == 1  # nobody imitates what failed
+        (chat,) = [
+            row for row in chats([data async for data in recorded_runs(store)]) if row["rollout_id"] == failed
+        ]
+        assert (chat["status"], chat["reward"]) == ("failed", -1.0)
 
 
 async def test_tasks_stand_in_for_what_the_store_kept_of_them():
