@@ -7,7 +7,7 @@ loaded when first used.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .base import Capabilities, LightningStore
+from .base import LightningStore
 from .blocking import blocking
 from .errors import (
     InvalidTransition,
@@ -21,22 +21,29 @@ from .errors import (
     UnknownRollout,
 )
 from .patience import add_when_room
+from .resource_kinds import LLM, PromptTemplate
 from .types import (
     UNSET,
     Attempt,
     AttemptedRollout,
+    AttemptStatus,
+    Capabilities,
     Change,
     EnqueueRolloutRequest,
     Group,
     GroupData,
     GroupHandle,
+    Mode,
     ResourcesUpdate,
     Rollout,
     RolloutConfig,
     RolloutData,
+    RolloutStatus,
     Span,
     SpanEvent,
+    Unset,
     Worker,
+    WorkerStatus,
 )
 
 if TYPE_CHECKING:
@@ -47,8 +54,10 @@ if TYPE_CHECKING:
     from .server import StoreServer, serve
 
 __all__ = [
+    "LLM",
     "UNSET",
     "Attempt",
+    "AttemptStatus",
     "AttemptedRollout",
     "Capabilities",
     "Change",
@@ -61,12 +70,15 @@ __all__ = [
     "InvalidValue",
     "LightningStore",
     "LocalStore",
+    "Mode",
+    "PromptTemplate",
     "RayStore",
     "RayboltError",
     "ResourcesUpdate",
     "Rollout",
     "RolloutConfig",
     "RolloutData",
+    "RolloutStatus",
     "Span",
     "SpanEvent",
     "StoreError",
@@ -76,7 +88,9 @@ __all__ = [
     "UnknownGroup",
     "UnknownResources",
     "UnknownRollout",
+    "Unset",
     "Worker",
+    "WorkerStatus",
     "add_when_room",
     "blocking",
     "decode_group",

@@ -18,14 +18,16 @@ of the same type in process and remotely.
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, Self
 
+from .errors import StoreError
 from .query import FilterLogic, SortOrder
 from .types import (
     UNSET,
     Attempt,
     AttemptedRollout,
     AttemptStatus,
+    Capabilities,
     Change,
     EnqueueRolloutRequest,
     Group,
@@ -51,19 +53,6 @@ START = "0"
 """The cursor before all changes."""
 SUBSCRIBE_SECONDS = 20.0
 """How long one question of ``subscribe`` may wait for a change; then it asks again."""
-
-
-class Capabilities(TypedDict):
-    """What a store can do."""
-
-    thread_safe: bool
-    async_safe: bool
-    zero_copy: bool
-    """Whether processes of one node read groups from the same memory."""
-    otlp_traces: bool
-    """Whether it takes OTLP/HTTP traces."""
-    durable: bool
-    """Whether what it acknowledged survives its process."""
 
 
 class LightningStore(ABC):
@@ -132,7 +121,7 @@ class LightningStore(ABC):
     async def dequeue_many_rollouts(
         self, limit: int = 1, *, worker_id: str | None = None
     ) -> list[AttemptedRollout]:
-        """Starts an attempt on each of the up to ``limit`` rollouts that waited longest; never blocks."""
+        """Starts attempts on up to ``limit`` rollouts that waited longest; none if it is below 1. No wait."""
 
     async def dequeue_rollout(self, worker_id: str | None = None) -> AttemptedRollout | None:
         """Starts an attempt on the rollout that waited longest; None when the queue is empty."""
@@ -158,10 +147,7 @@ class LightningStore(ABC):
 
     @abstractmethod
     async def get_rollout_by_id(self, rollout_id: str) -> Rollout | None:
-        """Returns the rollout, or None when there is none with this id.
-
-        Once somebody has tried it, it is an ``AttemptedRollout``, with its last attempt.
-        """
+        """Returns the rollout, an ``AttemptedRollout`` once somebody has tried it; None if there is none."""
 
     @abstractmethod
     async def query_rollouts(
@@ -440,6 +426,12 @@ class LightningStore(ABC):
     @abstractmethod
     def capabilities(self) -> Capabilities:
         """What this store can do."""
+
+    def otlp_traces_endpoint(self) -> str:
+        """Where OTLP/HTTP exporters send to; StoreError from a store whose capabilities lack it."""
+        raise StoreError(
+            f"a {type(self).__name__} takes no OTLP/HTTP traces; serve it, and ask its HttpStore where to"
+        )
 
     @abstractmethod
     async def compact(self) -> None:

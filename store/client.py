@@ -13,6 +13,7 @@ from .base import START, Latest, LightningStore
 from .errors import InvalidValue
 from .plain import checked_text, checked_time, checked_whole
 from .query import FilterLogic, SortOrder
+from .resource_kinds import typed
 from .rows import pack_span, unpack_span
 from .types import (
     UNSET,
@@ -98,7 +99,7 @@ class StoreClient(LightningStore):
     ) -> list[AttemptedRollout]:
         taken: list[AttemptedRollout] = await self._ask(
             "dequeue",
-            limit=checked_count(limit, "limit"),
+            limit=max(checked_whole(limit, "limit"), 0),
             worker_id=optional_text(worker_id, "worker_id"),
             claim=uuid.uuid4().hex,
         )
@@ -348,23 +349,23 @@ class StoreClient(LightningStore):
             resources=object_copy(resources, "resources"),
             resources_id=new_id("rs") if resources_id is None else checked_text(resources_id, "resources_id"),
         )
-        return update
+        return typed(update)
 
     async def update_resources(self, resources_id: str, resources: Mapping[str, Json]) -> ResourcesUpdate:
         update: ResourcesUpdate = await self._ask(
             "update_resources",
-            resources_id=resources_id,
+            resources_id=checked_text(resources_id, "resources_id"),
             resources=object_copy(resources, "resources"),
         )
-        return update
+        return typed(update)
 
     async def get_resources_by_id(self, resources_id: str) -> ResourcesUpdate | None:
         update: ResourcesUpdate | None = await self._ask("resources", resources_id=resources_id)
-        return update
+        return None if update is None else typed(update)
 
     async def get_latest_resources(self) -> ResourcesUpdate | None:
         update: ResourcesUpdate | None = await self._ask("latest_resources")
-        return update
+        return None if update is None else typed(update)
 
     async def query_resources(
         self,
@@ -385,7 +386,7 @@ class StoreClient(LightningStore):
             limit=limit,
             offset=offset,
         )
-        return updates
+        return [typed(update) for update in updates]
 
     # Workers
 

@@ -10,16 +10,15 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
-from .base import Capabilities
 from .client import StoreClient
 from .http_link import Answer, HttpLink, checked_url
 from .paths import path_segment
 from .remote_block import RemoteBlock
-from .routes import BLOCK_PATH, BY_OPERATION, CAPABILITIES_PATH, SEARCH, Route
+from .routes import BLOCK_PATH, BY_OPERATION, CAPABILITIES_PATH, SEARCH, TRACES_PATH, Route
 from .row_frames import ROWS_TYPE, pack_rows, unpack_rows
 from .rows import SpanRow
 from .span_mailbox import SpanMailbox
-from .types import UNSET, GroupHandle
+from .types import UNSET, Capabilities, GroupHandle
 from .wire import decoder, dump, load
 
 TOKEN_VARIABLE = "RAYBOLT_STORE_TOKEN"
@@ -85,6 +84,9 @@ class HttpStore(StoreClient):
         return Capabilities(
             thread_safe=True, async_safe=True, zero_copy=False, otlp_traces=True, durable=self._durable
         )
+
+    def otlp_traces_endpoint(self) -> str:
+        return f"{self.url}{TRACES_PATH}"
 
     async def close(self) -> None:
         """Ends the connections; the server and what it keeps stay as they are."""

@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 from typing import Any, NoReturn
 
-from .base import Capabilities
 from .client import StoreClient
 from .errors import StoreError
 from .keeper import CACHE_BYTES, Keeper
 from .layout import check_one_shard
 from .room import RESERVE_BYTES, Room
+from .types import Capabilities
+from .unshared import unshared
 
 
 class LocalStore(StoreClient):
@@ -59,7 +60,7 @@ class LocalStore(StoreClient):
         )
 
     async def _ask(self, operation: str, **arguments: Any) -> Any:
-        return await self._keeper.ask(operation, arguments)
+        return unshared(await self._keeper.ask(operation, arguments))
 
     async def close(self) -> None:
         self._keeper.close()

@@ -12,8 +12,6 @@ from .types import Change, Worker
 T = TypeVar("T")
 AskAll = Callable[[str, Mapping[str, Any]], Awaitable[list[Any]]]
 _SEPARATOR = "."
-_STATUSES = ("busy", "idle", "unknown")
-"""What a worker is if it is that on any shard, in this order."""
 
 
 async def merged_page(
@@ -43,18 +41,23 @@ async def merged_workers(ask_all: AskAll, query: Mapping[str, Any]) -> list[Work
 
 
 def merged_worker(parts: Sequence[Worker]) -> Worker:
-    """One worker as several shards know it: busy if it is busy for one of them."""
+    """One worker as several shards know it: busy if it is busy for one of them, else as it was left last."""
     by_heartbeat = max(parts, key=lambda worker: worker.last_heartbeat_time or 0.0)
     by_work = max(parts, key=lambda w: (w.current_attempt_id is not None, w.last_busy_time or 0.0))
     return replace(
         by_heartbeat,
-        status=min((worker.status for worker in parts), key=_STATUSES.index),
+        status=max(parts, key=_says_most).status,
         last_dequeue_time=_largest([worker.last_dequeue_time for worker in parts]),
         last_busy_time=_largest([worker.last_busy_time for worker in parts]),
         last_idle_time=_largest([worker.last_idle_time for worker in parts]),
         current_rollout_id=by_work.current_rollout_id,
         current_attempt_id=by_work.current_attempt_id,
     )
+
+
+def _says_most(worker: Worker) -> tuple[bool, float]:
+    left = _largest([worker.last_idle_time, worker.last_dequeue_time])
+    return worker.status == "busy", left or 0.0
 
 
 def _largest(times: Sequence[float | None]) -> float | None:

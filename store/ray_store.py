@@ -14,13 +14,13 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from .base import Capabilities
 from .client import StoreClient
 from .errors import InvalidValue, StoreError
 from .layout import shard_folders
 from .room import RESERVE_BYTES
 from .router import ShardRouter
 from .shard import Shard, ShardLink, ShardState
+from .types import Capabilities
 
 NAMESPACE = "raybolt"
 """Ray namespace of all shards, so that drivers with other namespaces find them."""

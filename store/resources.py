@@ -30,10 +30,11 @@ class ResourcesBook:
         return known or self._keep(resources_id, resources)
 
     def update(self, resources_id: str, resources: Mapping[str, Json]) -> ResourcesUpdate:
-        """Makes the next version; contents equal to the present ones make none."""
-        self.check_known(resources_id)
-        known = self._updates[resources_id]
-        return known if known.resources == resources else self._keep(resources_id, resources)
+        """Makes the next version, the first of an id that is new; contents equal to the present make none."""
+        known = self._updates.get(resources_id)
+        if known is not None and known.resources == resources:
+            return known
+        return self._keep(resources_id, resources)
 
     def get(self, resources_id: str) -> ResourcesUpdate | None:
         return self._updates.get(resources_id)

@@ -8,7 +8,7 @@ import enum
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, Final, Literal, TypeAlias, get_args
+from typing import Any, Final, Literal, TypeAlias, TypedDict, get_args
 
 from .errors import InvalidValue
 
@@ -33,6 +33,19 @@ ChangeKind: TypeAlias = Literal["rollout", "attempt", "spans", "group", "resourc
 ENDED_ROLLOUT: Final[frozenset[RolloutStatus]] = frozenset({"succeeded", "failed", "cancelled"})
 ENDED_ATTEMPT: Final[frozenset[AttemptStatus]] = frozenset({"succeeded", "failed", "timeout"})
 """Statuses an attempt never leaves. An ``unresponsive`` one may still report its outcome."""
+
+
+class Capabilities(TypedDict):
+    """What a store can do."""
+
+    thread_safe: bool
+    async_safe: bool
+    zero_copy: bool
+    """Whether processes of one node read groups from the same memory."""
+    otlp_traces: bool
+    """Whether it takes OTLP/HTTP traces."""
+    durable: bool
+    """Whether what it acknowledged survives its process."""
 
 
 class Unset(enum.Enum):
@@ -61,14 +74,18 @@ class RolloutConfig:
     """Attempt outcomes after which the rollout is queued again."""
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
+        if type(self.max_attempts) is not int or self.max_attempts < 1:
             raise InvalidValue(
-                f"max_attempts is {self.max_attempts}; the first try counts, so give 1 or more"
+                f"max_attempts is {self.max_attempts!r}; the first try counts, so give 1 or more"
             )
         for name in ("timeout_seconds", "unresponsive_seconds"):
             seconds = getattr(self, name)
-            if seconds is not None and not (seconds > 0 and math.isfinite(seconds)):
-                raise InvalidValue(f"{name} is {seconds}; give a number above 0, or None for no limit")
+            if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
+                raise InvalidValue(f"{name} is {seconds!r}; give a number above 0, or None for no limit")
+        if isinstance(self.retry_condition, str):
+            raise InvalidValue(
+                f"retry_condition is the string {self.retry_condition!r}; give a list of statuses"
+            )
         # A list, as Agent Lightning's users write it, would let the config change, and differ when read back.
         object.__setattr__(self, "retry_condition", tuple(self.retry_condition))
         for status in self.retry_condition:
@@ -129,7 +146,7 @@ class Attempt:
     end_time: float | None = None
     worker_id: str | None = None
     last_heartbeat_time: float | None = None
-    """When the last span or heartbeat came; kept in memory only."""
+    """When the last span or heartbeat came, if one has; kept in memory only."""
     metadata: Mapping[str, Json] = field(default_factory=dict)
 
 
@@ -161,7 +178,7 @@ class Worker:
     last_busy_time: float | None = None
     """When it last started an attempt."""
     last_idle_time: float | None = None
-    """When the last of its attempts ended."""
+    """When the last of its attempts ended, or it first asked for work."""
     current_rollout_id: str | None = None
     """Of an attempt in flight: the one that it started last, as far as one shard can tell."""
     current_attempt_id: str | None = None

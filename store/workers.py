@@ -51,9 +51,11 @@ class WorkerBook:
         )
 
     def asked(self, worker_id: str, now: float) -> None:
-        """Notes that the worker asked for work, whether it got some or not."""
+        """Notes that the worker asked for work: it has no other than what is known to be in flight."""
         entry = self._entry(worker_id)
         entry.worker = replace(entry.worker, last_dequeue_time=now)
+        if not entry.in_flight and entry.worker.status != "idle":
+            self._settle(entry, "idle", now)
 
     def follow(self, before: Attempt | None, attempt: Attempt, now: float) -> None:
         """Derives the worker's state from what became of one of its attempts."""
@@ -88,7 +90,7 @@ class WorkerBook:
         worker = replace(
             entry.worker, status=status, current_attempt_id=attempt_id, current_rollout_id=rollout_id
         )
-        if status == "idle":
+        if status != "busy":
             worker = replace(worker, last_idle_time=now)
         entry.worker = worker
 

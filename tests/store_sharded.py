@@ -3,10 +3,11 @@
 from pathlib import Path
 from typing import Any
 
-from raybolt.store.base import Capabilities
 from raybolt.store.client import StoreClient
 from raybolt.store.keeper import Keeper
 from raybolt.store.router import ShardRouter
+from raybolt.store.types import Capabilities
+from raybolt.store.unshared import unshared
 
 
 class ShardedStore(StoreClient):
@@ -31,7 +32,7 @@ class ShardedStore(StoreClient):
         )
 
     async def _ask(self, operation: str, **arguments: Any) -> Any:
-        return await self._router.ask(operation, arguments)
+        return unshared(await self._router.ask(operation, arguments))
 
     async def close(self) -> None:
         for keeper in self._keepers:

@@ -1,8 +1,9 @@
 """Resources and their versions."""
 
 from raybolt.store.base import LightningStore
-from raybolt.store.check.rules import check, expect, expect_that, refused
-from raybolt.store.errors import InvalidValue, UnknownResources
+from raybolt.store.check.rules import check, expect, expect_that, present, refused
+from raybolt.store.errors import InvalidValue
+from raybolt.store.resource_kinds import LLM, PromptTemplate
 
 
 @check("Resources have versions and a latest: the ones added or updated last")
@@ -31,13 +32,44 @@ async def repeated_contents(store: LightningStore) -> None:
         await store.add_resources({"prompt": "other"}, resources_id="a")
 
 
-@check("Unknown resources raise UnknownResources when updated, and are None when read")
+@check("Updating resources that are new adds them under that id, as their first version")
+async def updated_first(store: LightningStore) -> None:
+    first = await store.update_resources("default", {"prompt": "hi"})
+    expect((first.resources_id, first.version), ("default", 1), "the first")
+    expect(first.resources, {"prompt": "hi"}, "its contents")
+    expect((await store.enqueue_rollout("x")).resources_id, "default", "the resources of a new rollout")
+    expect((await store.update_resources("default", {"prompt": "ho"})).version, 2, "the next version")
+    expect([one.version for one in await store.query_resources()], [2], "all resources")
+
+
+@check("Prompt templates and LLMs are read as what was added, and are plain JSON all the same")
+async def resource_kinds(store: LightningStore) -> None:
+    prompt = PromptTemplate(template="Answer {q}!", engine="f-string")
+    llm = LLM(endpoint="http://localhost:8000/v1", model="m", sampling_parameters={"temperature": 0.5})
+    plain = {"resource_type": "llm", "colour": "red"}
+    added = await store.add_resources({"prompt": prompt, "llm": llm, "own": plain, "n": 1}, resources_id="a")
+    found = [
+        await store.get_resources_by_id("a"),
+        await store.get_latest_resources(),
+        *await store.query_resources(),
+        await store.update_resources("a", added.resources),
+    ]
+    for update in [added, *(present(one, "the resources") for one in found)]:
+        read = update.resources
+        expect([type(each) for each in read.values()], [PromptTemplate, LLM, LLM, int], "types of resources")
+        expect(read["prompt"].format(q="me"), "Answer me!", "the prompt, filled in")
+        expect((read["llm"].get_base_url(), read["llm"].model), ("http://localhost:8000/v1", "m"), "the LLM")
+        expect(read["llm"].sampling_parameters, {"temperature": 0.5}, "its sampling parameters")
+        expect(read["own"], plain, "an object with fields of its own")
+        expect(update.version, 1, "the version")
+
+
+@check("Unknown resources are None when read, and what is no JSON is refused")
 async def unknown_resources(store: LightningStore) -> None:
-    with refused(UnknownResources, "'nobody'"):
-        await store.update_resources("nobody", {})
     expect(await store.get_resources_by_id("nobody"), None, "unknown resources")
+    expect(await store.query_resources(resources_id="nobody"), [], "unknown resources, queried")
     with refused(InvalidValue, "resources", "object"):
         await store.add_resources({"x": object()})
 
 
-RESOURCES = (versions, repeated_contents, unknown_resources)
+RESOURCES = (versions, repeated_contents, updated_first, resource_kinds, unknown_resources)

@@ -59,6 +59,9 @@ async def queue_order(store: LightningStore) -> None:
     expect([taken.rollout_id for taken in rest], ["r1", "r2"], "the rest of the queue")
     expect(await store.dequeue_rollout(), None, "the next of an empty queue")
     expect(await store.dequeue_many_rollouts(limit=3), [], "all of an empty queue")
+    await store.enqueue_rollout("one more")
+    for limit in (0, -1):
+        expect(await store.dequeue_many_rollouts(limit=limit), [], f"what limit={limit} takes")
 
 
 @check("A taken rollout is a rollout with the attempt that was started")
@@ -162,6 +165,32 @@ async def stored_copy(store: LightningStore) -> None:
     metadata["m"].append(2)
     stored = await rollout_of(store, rollout.rollout_id)
     expect((stored.input, stored.metadata), ({"q": [1]}, {"m": [1]}), "the stored rollout")
+
+
+@check("What an agent does to its input and metadata changes neither what is stored nor what a retry gets")
+async def own_copies(store: LightningStore) -> None:
+    again = RolloutConfig(max_attempts=2, retry_condition=("failed",))
+    await store.add_resources({"r": [1]}, resources_id="rs")
+    await store.enqueue_rollout({"q": [1]}, metadata={"m": [1]}, config=again, rollout_id="r")
+    for read in (take_one(store), rollout_of(store, "r"), store.query_rollouts()):
+        found = await read
+        for rollout in found if isinstance(found, list) else [found]:
+            rollout.input["q"].append(2)
+            rollout.metadata["m"].append(2)  # type: ignore[index]  # whatever its type says, it is a dict
+    for _ in range(2):
+        attempt = await store.update_attempt("r", "latest", "failed", metadata={"a": [1]})
+        attempt.metadata["a"].append(2)
+    retried = await take_one(store)
+    expect((retried.input, retried.metadata), ({"q": [1]}, {"m": [1]}), "what the retry gets")
+    expect((await store.query_attempts("r"))[0].metadata, {"a": [1]}, "metadata of the first attempt")
+    for _ in range(2):
+        worker = await store.update_worker("w", {"load": [1]})
+        expect(worker.heartbeat_stats, {"load": [1]}, "the worker's statistics")
+        for seen in (worker, *await store.query_workers(worker_id_contains="w")):
+            dict(seen.heartbeat_stats or {}).get("load", []).append(2)
+    resources = await store.add_resources({"r": [1]}, resources_id="rs")
+    resources.resources["r"].append(2)
+    expect([one.resources for one in await store.query_resources()], [{"r": [1]}], "the resources")
 
 
 @check("An update sets what is given, None included, and leaves what is UNSET")
@@ -286,6 +315,7 @@ ROLLOUTS = (
     repeated_id,
     refused_input,
     stored_copy,
+    own_copies,
     update_semantics,
     cancelled_rollout,
     refused_update,

@@ -4,6 +4,7 @@ import inspect
 
 from raybolt.store.base import LightningStore
 from raybolt.store.check.rules import check, expect, expect_that
+from raybolt.store.errors import StoreError
 from raybolt.store.types import UNSET
 
 REQUIRED = inspect.Parameter.empty
@@ -58,6 +59,7 @@ _POSITIONAL: dict[str, tuple[tuple[str, object], ...]] = {
     "get_worker_by_id": (("worker_id", REQUIRED),),
     "update_worker": (("worker_id", REQUIRED), ("heartbeat_stats", UNSET)),
     "statistics": (),
+    "otlp_traces_endpoint": (),
 }
 """By method: the parameters that may be given by position, in order."""
 _PAGE: dict[str, object] = {"sort_order": "asc", "limit": -1, "offset": 0}
@@ -137,4 +139,29 @@ async def capabilities_are_booleans(store: LightningStore) -> None:
         expect_that(isinstance(value, bool), f"capability {name}", expected="True or False", seen=value)
 
 
-SIGNATURES = (positional_parameters, keyword_parameters, additions_are_optional, capabilities_are_booleans)
+@check("A store that takes OTLP/HTTP traces says where to; another one says that it takes none")
+async def traces_endpoint(store: LightningStore) -> None:
+    if store.capabilities["otlp_traces"]:
+        endpoint = store.otlp_traces_endpoint()
+        expect_that(
+            endpoint.startswith("http") and endpoint.endswith("/v1/traces"),
+            "otlp_traces_endpoint()",
+            expected="http…/v1/traces",
+            seen=endpoint,
+        )
+        return
+    try:
+        store.otlp_traces_endpoint()
+    except StoreError as error:
+        expect_that("OTLP" in str(error), "the error", expected="that it takes no OTLP", seen=str(error))
+    else:
+        expect("no error", "StoreError", "otlp_traces_endpoint() of a store that takes no OTLP")
+
+
+SIGNATURES = (
+    positional_parameters,
+    keyword_parameters,
+    additions_are_optional,
+    capabilities_are_booleans,
+    traces_endpoint,
+)

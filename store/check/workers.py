@@ -33,10 +33,22 @@ async def heartbeats(store: LightningStore) -> None:
     )
 
 
-@check("A worker is known by asking for work, though there is none")
+@check("A worker is known by asking for work, and idle if there is none")
 async def asking_for_nothing(store: LightningStore) -> None:
     expect(await store.dequeue_rollout("w"), None, "the next of an empty queue")
-    present((await _worker(store)).last_dequeue_time, "last_dequeue_time after asking an empty queue")
+    asked = await _worker(store)
+    present(asked.last_dequeue_time, "last_dequeue_time after asking an empty queue")
+    expect((asked.status, asked.last_busy_time), ("idle", None), "the worker")
+    idle_since = present(asked.last_idle_time, "last_idle_time")
+    await store.dequeue_rollout("w")
+    expect((await _worker(store)).last_idle_time, idle_since, "last_idle_time after asking once more")
+    started = await store.start_rollout("x", worker_id="w")
+    await store.dequeue_rollout("w")
+    expect(await _state(store), ("busy", started.rollout_id), "a worker that asks for more than it has")
+    await store.update_attempt(started.rollout_id, "latest", "unresponsive")
+    expect(await _state(store), ("unknown", None), "a worker that fell silent")
+    await store.dequeue_rollout("w")
+    expect(await _state(store), ("idle", None), "one that asks for work again")
 
 
 @check("A worker is busy with its attempt, and idle when that has ended")
@@ -68,6 +80,7 @@ async def unknown_after_silence(store: LightningStore) -> None:
         started = await store.start_rollout("x", worker_id=outcome)
         await store.update_attempt(started.rollout_id, "latest", outcome)
         expect(await _state(store, outcome), ("unknown", None), f"a worker after {outcome}")
+        present((await _worker(store, outcome)).last_idle_time, f"last_idle_time after {outcome}")
     await store.update_attempt(started.rollout_id, "latest", "running")
     expect(await _state(store, outcome), ("busy", started.rollout_id), "a worker heard from again")
 
