@@ -3,43 +3,48 @@
 ::
 
     rollouts.parquet  attempts.parquet  groups.parquet  resources.parquet
+    changes.parquet   the feed, less what spans.parquet says: position, and the change as JSON
     spans.parquet     the fields of a span; attributes and events as JSON; every array attribute is a list
-                      column named <attribute>:<dtype>, null where a span lacks it
+                      column named <attribute>:<dtype>, null where a span lacks it; the position in the feed
 
-Everything the journal holds goes there and comes back, but for the feed of changes, which begins anew. The
-shards of a folder are put together: rollouts are then in the order in which they were enqueued.
+Everything the journal holds goes there and comes back. The shards of a folder are put together: rollouts are
+then in the order in which they were enqueued, and the feed is theirs by turns, at positions of its own. So
+cursors stay valid for a store that had one shard, and are refused for one that had several.
 """
 
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
-from itertools import islice
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from heapq import merge
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeAlias
+from zipfile import ZipFile
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .blocks import PLAIN_COLUMNS, array_columns, list_cells
+from .completion import appearing
 from .errors import InvalidValue, StoreError
-from .journal import Journal
-from .journal_rows import attempt_of, rollout_of
+from .journal import FILE_NAME, Journal
+from .journal_rows import attempt_of, change_of, rollout_of
 from .layout import num_shards_of
+from .parquet_spans import POSITION, merged_position, read_rows, write_rows
 from .peek import journals_of, reading
-from .rows import SpanRow
-from .schema import SPAN_COLUMNS
 from .types import Group, ResourcesUpdate
 
-FORMAT = {b"raybolt.parquet": b"1"}
+FORMAT = {b"raybolt.parquet": b"2"}
 """Metadata of every file."""
 BATCH_ROWS = 2000
-"""Spans written or read at a time."""
+"""Rows written or read at a time."""
 
-Progress = Callable[[int, int], None]
+Progress: TypeAlias = Callable[[int, int], None]
 """Called with the number of spans done and that of all."""
+Open: TypeAlias = Callable[[str], AbstractContextManager[IO[bytes]]]
+"""Opens a file of this name to be written."""
 
 _TABLES = {
     "rollouts": {
@@ -85,9 +90,19 @@ _TABLES = {
         "update_time": pa.float64(),
         "resources": pa.string(),
     },
+    "changes": {POSITION: pa.int64(), "change": pa.string()},
 }
-_ORDER = {"rollouts": "start_time", "attempts": "start_time", "groups": "create_time"}
+_ORDER = {
+    "rollouts": "start_time",
+    "attempts": "start_time",
+    "groups": "create_time",
+    "resources": "update_time",
+    "changes": POSITION,
+}
 """What the rows of several shards are put in order by."""
+_ABSENT = {"create_time": "0.0"}
+"""What stands for a column that a journal lacks, if that is not null."""
+FILES = tuple(f"{name}.parquet" for name in (*_TABLES, "spans"))
 
 
 def export_parquet(
@@ -95,153 +110,149 @@ def export_parquet(
 ) -> dict[str, int]:
     """Writes the store in a folder to Parquet files in another; returns how many rows each has.
 
-    The store may be in use: every shard is read as it is at one moment. Raises StoreError if there is no
-    store, and InvalidValue if ``out`` holds anything.
+    The store may be in use: every shard is read as it is at one moment. The other folder appears when it is
+    complete. Raises StoreError if there is no store, and InvalidValue if ``out`` holds anything.
     """
-    target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise InvalidValue(f"{target} is not empty; give a new folder")
+    target = checked_target(out)
     with ExitStack() as stack:
         shards = [stack.enter_context(reading(file)) for file in journals_of(path)]
-        target.mkdir(parents=True, exist_ok=True)
-        counts = {name: _export_table(shards, name, target) for name in _TABLES}
-        counts["spans"] = _export_spans(shards, target, on_progress)
-    return counts
+        folder = stack.enter_context(appearing(target))
+        folder.mkdir()
+        return _write(shards, lambda name: (folder / name).open("wb"), on_progress)
+
+
+def export_zip(path: str | os.PathLike[str], sink: IO[bytes]) -> None:
+    """Writes the same files as one ZIP archive to what need not be seekable; StoreError likewise."""
+    with ExitStack() as stack:
+        shards = [stack.enter_context(reading(file)) for file in journals_of(path)]
+        archive = stack.enter_context(ZipFile(sink, "w"))
+        _write(shards, lambda name: archive.open(name, "w", force_zip64=True), None)
 
 
 def import_parquet(
     source: str | os.PathLike[str], path: str | os.PathLike[str], *, on_progress: Progress | None = None
 ) -> dict[str, int]:
-    """Makes a store of one shard in a new folder from Parquet files; returns how many rows were read.
+    """Makes a store of one shard in a folder from Parquet files; returns how many rows were read.
 
-    Raises StoreError if the files are not those that ``export_parquet`` writes, and InvalidValue if there is
-    a store in the folder already.
+    The store appears there when it is complete. Raises StoreError if the files are not those that
+    ``export_parquet`` writes, and InvalidValue if there is a store in the folder already.
     """
     folder, files = Path(path), Path(source)
-    tables = {name: _read_table(files, name) for name in _TABLES}
-    spans = _open_spans(files)
+    with ExitStack() as stack:
+        tables = {name: stack.enter_context(_opened(files, name)) for name in (*_TABLES, "spans")}
+        _check_no_store(folder)
+        part = stack.enter_context(appearing(folder / FILE_NAME))
+        journal = Journal(part.parent)
+        try:
+            _put_tables(journal, tables)
+            _put_spans(journal, tables["spans"], on_progress)
+        finally:
+            journal.close()
+        if part.with_name(f"{FILE_NAME}-wal").exists():
+            raise StoreError(f"the log of {part} was not moved into it; is its disk full?")
+        _check_no_store(folder)
+        return {name: file.metadata.num_rows for name, file in tables.items()}
+
+
+def checked_target(out: str | os.PathLike[str]) -> Path:
+    """Returns the folder for an export; InvalidValue if there is anything in it."""
+    target = Path(out)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise InvalidValue(f"{target} is not empty; give a new folder")
+    return target
+
+
+def _check_no_store(folder: Path) -> None:
     if num_shards_of(folder) is not None:
         raise InvalidValue(f"{folder} holds a store already; give a new folder")
-    journal = Journal(folder)
-    try:
-        for row in tables["rollouts"]:
-            journal.rollout(*rollout_of(row))
-        for row in tables["attempts"]:
-            journal.attempt(attempt_of(row))
-        for row in tables["groups"]:
-            journal.group(Group(**dict(zip(_TABLES["groups"], row, strict=True))))
-        for row in tables["resources"]:
-            values = dict(zip(_TABLES["resources"], row, strict=True))
-            journal.resources(ResourcesUpdate(**{**values, "resources": json.loads(values["resources"])}))
-        journal.flush()
-        total, done = spans.metadata.num_rows, 0
-        for batch in spans.iter_batches(BATCH_ROWS):
-            journal.spans(None, _rows(batch))
-            journal.flush()
-            done += batch.num_rows
-            if on_progress is not None:
-                on_progress(done, total)
-    finally:
-        journal.close()
-    return {**{name: len(rows) for name, rows in tables.items()}, "spans": done}
 
 
-def _export_table(shards: Sequence[sqlite3.Connection], name: str, target: Path) -> int:
-    columns = _TABLES[name]
-    rows: list[dict[str, Any]] = []
-    for shard in shards:
-        found = shard.execute(f"SELECT * FROM {name} ORDER BY rowid")
-        known = [column for column, *_ in found.description]  # the first format had fewer
-        rows += [dict(zip(known, row, strict=True)) for row in found]
-    if len(shards) > 1 and name in _ORDER:
-        rows.sort(key=lambda row: row.get(_ORDER[name]) or 0.0)
-        queued = (row for row in rows if row.get("queue_position") is not None)
-        for position, row in enumerate(queued):
-            row["queue_position"] = position
-    arrays = {
-        column: pa.array(
-            [row.get(column, 0.0 if column == "create_time" else None) for row in rows], type=kind
-        )
-        for column, kind in columns.items()
-    }
-    pq.write_table(pa.table(arrays).replace_schema_metadata(FORMAT), _file(target, name), compression="zstd")
-    return len(rows)
+def _put_tables(journal: Journal, files: Mapping[str, pq.ParquetFile]) -> None:
+    for row in _read(files["rollouts"]):
+        journal.rollout(*rollout_of(row))
+    for row in _read(files["attempts"]):
+        journal.attempt(attempt_of(row))
+    for row in _read(files["groups"]):
+        journal.group(Group(**dict(zip(_TABLES["groups"], row, strict=True))))
+    for row in _read(files["resources"]):
+        values = dict(zip(_TABLES["resources"], row, strict=True))
+        journal.resources(ResourcesUpdate(**{**values, "resources": json.loads(values["resources"])}))
+    for position, change in _read(files["changes"]):
+        journal.change(position, change_of(position, change))
+    journal.flush()
 
 
-def _export_spans(shards: Sequence[sqlite3.Connection], target: Path, on_progress: Progress | None) -> int:
-    total = sum(shard.execute("SELECT count(*) FROM spans").fetchone()[0] for shard in shards)
-    kinds = _array_kinds(shards)
-    schema = pa.schema([*PLAIN_COLUMNS.items(), *kinds.items()], metadata=FORMAT)
-    done = 0
-    with pq.ParquetWriter(_file(target, "spans"), schema, compression="zstd") as writer:
-        for shard in shards:
-            rows = map(SpanRow._make, shard.execute(f"SELECT {SPAN_COLUMNS} FROM spans ORDER BY rowid"))
-            while batch := list(islice(rows, BATCH_ROWS)):
-                writer.write_table(_span_table(batch, schema))
-                done += len(batch)
+def _put_spans(journal: Journal, file: pq.ParquetFile, on_progress: Progress | None) -> int:
+    """Journals the spans, those of one change of the feed at once; returns how many there were."""
+    total, done, flushed = file.metadata.num_rows, 0, 0
+    for position, found in groupby(read_rows(file, batch_rows=BATCH_ROWS), key=itemgetter(0)):
+        rows = (row for _, row in found)
+        # Of spans without a position, which older stores left, there may be any number.
+        while batch := list(rows if position is not None else islice(rows, BATCH_ROWS)):
+            journal.spans(position, batch)
+            done += len(batch)
+            if done - flushed >= BATCH_ROWS or done == total:
+                journal.flush()
+                flushed = done
                 if on_progress is not None:
                     on_progress(done, total)
     return done
 
 
-def _array_kinds(shards: Sequence[sqlite3.Connection]) -> dict[str, pa.DataType]:
-    """The list columns that all spans together need."""
-    query = """
-        SELECT DISTINCT json_extract(value, '$[0]'), json_extract(value, '$[1]')
-        FROM spans, json_each(spans.layout) WHERE spans.layout != '[]'"""
-    found = {pair for shard in shards for pair in shard.execute(query)}
-    return {
-        f"{attribute}:{dtype}": pa.list_(pa.from_numpy_dtype(np.dtype(dtype)))
-        for attribute, dtype in sorted(found)
-    }
+def _write(
+    shards: Sequence[sqlite3.Connection], open_file: Open, on_progress: Progress | None
+) -> dict[str, int]:
+    counts = {}
+    for name in _TABLES:
+        with open_file(f"{name}.parquet") as file:
+            counts[name] = _write_table(shards, name, file)
+    with open_file("spans.parquet") as file:
+        counts["spans"] = write_rows(
+            shards, file, metadata=FORMAT, batch_rows=BATCH_ROWS, on_progress=on_progress
+        )
+    return counts
 
 
-def _span_table(rows: Sequence[SpanRow], schema: pa.Schema) -> pa.Table:
-    columns: dict[str, pa.Array] = {
-        name: pa.array([row[index] for row in rows], type=kind)
-        for index, (name, kind) in enumerate(PLAIN_COLUMNS.items())
-    }
-    columns |= array_columns(rows)
-    missing = [name for name in schema.names if name not in columns]
-    columns |= {name: pa.nulls(len(rows), schema.field(name).type) for name in missing}
-    return pa.table([columns[name].cast(schema.field(name).type) for name in schema.names], schema=schema)
+def _write_table(shards: Sequence[sqlite3.Connection], name: str, file: IO[bytes]) -> int:
+    schema = pa.schema(list(_TABLES[name].items()), metadata=FORMAT)
+    parts = (_rows_of(shard, name, index, len(shards)) for index, shard in enumerate(shards))
+    # A merge leaves the order of each shard as it is, whatever its clock did.
+    rows = merge(*parts, key=itemgetter(schema.get_field_index(_ORDER[name])))
+    num_rows = 0
+    with pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        while batch := list(islice(rows, BATCH_ROWS)):
+            arrays = map(pa.array, zip(*batch, strict=True), schema.types)
+            writer.write_table(pa.table(list(arrays), schema=schema))
+            num_rows += len(batch)
+    return num_rows
 
 
-def _rows(batch: pa.RecordBatch) -> list[SpanRow]:
-    plain = [batch.column(name).to_pylist() for name in PLAIN_COLUMNS]
-    arrays = [
-        (*name.rsplit(":", 1), list_cells(batch.column(name)))
-        for name in batch.schema.names[len(PLAIN_COLUMNS) :]
-    ]
-    rows = []
-    for index, values in enumerate(zip(*plain, strict=True)):
-        own = [(name, dtype, cells[index]) for name, dtype, cells in arrays if cells[index] is not None]
-        layout = json.dumps([(name, dtype, len(cell)) for name, dtype, cell in own])
-        rows.append(SpanRow._make((*values, layout, b"".join(cell.tobytes() for *_, cell in own))))
-    return rows
+def _rows_of(shard: sqlite3.Connection, name: str, index: int, num_shards: int) -> Iterator[tuple[Any, ...]]:
+    """The rows of a table with all the columns of today, of which the first format had fewer."""
+    present = {row[1] for row in shard.execute(f"PRAGMA table_info({name})")}
+    if not present:
+        return
+    columns = [each if each in present else _ABSENT.get(each, "NULL") for each in _TABLES[name]]
+    rows = shard.execute(f"SELECT {', '.join(columns)} FROM {name} ORDER BY rowid")
+    if name == "changes":
+        yield from ((merged_position(position, index, num_shards), text) for position, text in rows)
+    else:
+        yield from rows
 
 
-def _read_table(files: Path, name: str) -> list[tuple[Any, ...]]:
-    table = pq.read_table(_checked(files, name))
-    columns = [table.column(column).to_pylist() for column in _TABLES[name]]
-    return list(zip(*columns, strict=True))
+def _read(file: pq.ParquetFile) -> Iterator[tuple[Any, ...]]:
+    for batch in file.iter_batches(BATCH_ROWS):
+        yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
 
-def _open_spans(files: Path) -> pq.ParquetFile:
-    return pq.ParquetFile(_checked(files, "spans"))
-
-
-def _checked(files: Path, name: str) -> Path:
+def _opened(files: Path, name: str) -> pq.ParquetFile:
     """The file, if it is one of ours."""
-    file = _file(files, name)
+    path = files / f"{name}.parquet"
     try:
-        metadata = pq.read_schema(file).metadata or {}
+        file = pq.ParquetFile(path)
     except (OSError, pa.ArrowInvalid) as error:
-        raise StoreError(f"{file} cannot be read ({error}); give a folder that an export made") from None
+        raise StoreError(f"{path} cannot be read ({error}); give a folder that an export made") from None
+    metadata = file.schema_arrow.metadata or {}
     if metadata.get(b"raybolt.parquet") != FORMAT[b"raybolt.parquet"]:
-        raise StoreError(f"{file} is none of raybolt's, or of another version; give an export of this one")
+        raise StoreError(f"{path} is none of raybolt's, or of another version; give an export of this one")
     return file
-
-
-def _file(folder: Path, name: str) -> Path:
-    return folder / f"{name}.parquet"

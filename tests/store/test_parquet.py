@@ -76,6 +76,7 @@ async def contents(folder):
             "latest": await store.get_latest_resources(),
             "counts": {name: counts[name] for name in ("rollouts", "groups", "spans", "attempts")},
         }
+        found["feed"] = await store.get_changes(limit=9999)
         found["queue"] = [taken.rollout_id for taken in await store.dequeue_many_rollouts(9)]
         return found
 
@@ -94,7 +95,9 @@ def plain(span):
 async def test_a_store_comes_back_from_parquet_as_it_was(tmp_path):
     await fill(tmp_path / "one")
     counts = export_parquet(tmp_path / "one", tmp_path / "files")
-    assert counts == {"rollouts": 5, "attempts": 5, "groups": 3, "resources": 2, "spans": 9}
+    assert counts == {
+        "rollouts": 5, "attempts": 5, "groups": 3, "resources": 2, "changes": 41, "spans": 9,
+    }  # fmt: skip
     assert import_parquet(tmp_path / "files", tmp_path / "two") == counts
     one, two = await contents(tmp_path / "one"), await contents(tmp_path / "two")
     for name in one:
@@ -152,7 +155,8 @@ async def test_progress_is_told_in_spans(tmp_path, monkeypatch):
     told, read = [], []
     export_parquet(tmp_path / "one", tmp_path / "files", on_progress=lambda *step: told.append(step))
     import_parquet(tmp_path / "files", tmp_path / "two", on_progress=lambda *step: read.append(step))
-    assert told == read == [(4, 9), (8, 9), (9, 9)]
+    assert told == [(4, 9), (8, 9), (9, 9)]
+    assert read == [(6, 9), (9, 9)]  # those that came in one call come back in one
 
 
 async def test_a_store_in_use_can_be_exported(tmp_path):
@@ -178,3 +182,33 @@ async def test_what_is_no_store_no_export_or_no_free_folder_is_refused(tmp_path)
     with pytest.raises(StoreError, match=r"groups.parquet is none of raybolt's"):
         import_parquet(tmp_path / "files", tmp_path / "two")
     assert not (tmp_path / "two").exists()
+
+
+@pytest.mark.parametrize("move", ["export", "import"])
+async def test_what_is_interrupted_leaves_nothing_under_the_name(tmp_path, monkeypatch, move):
+    monkeypatch.setattr("raybolt.store.parquet.BATCH_ROWS", 4)
+    await fill(tmp_path / "one")
+    export_parquet(tmp_path / "one", tmp_path / "files")
+
+    def interrupt(done, total):
+        assert done < total == 9
+        assert not (tmp_path / "new" / "journal.db").exists()
+        assert move == "import" or not (tmp_path / "new").exists()
+        raise KeyboardInterrupt
+
+    run, source = (export_parquet, "one") if move == "export" else (import_parquet, "files")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / source, tmp_path / "new", on_progress=interrupt)
+    assert [path.name for path in tmp_path.rglob("*") if "partial" in path.name] == []
+    assert not (tmp_path / "new").exists() or list((tmp_path / "new").iterdir()) == []
+    run(tmp_path / source, tmp_path / "new")
+
+
+async def test_a_store_that_somebody_opens_meanwhile_is_not_replaced(tmp_path):
+    await fill(tmp_path / "one")
+    export_parquet(tmp_path / "one", tmp_path / "files")
+    with pytest.raises(InvalidValue, match="holds a store already"):
+        import_parquet(
+            tmp_path / "files", tmp_path / "two", on_progress=lambda *_: LocalStore(tmp_path / "two")
+        )
+    assert [path.name for path in (tmp_path / "two").iterdir() if "partial" in path.name] == []

@@ -1,0 +1,21 @@
+"""Files and folders that appear under their names once they are complete."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+
+@contextmanager
+def appearing(target: Path) -> Iterator[Path]:
+    """A path to write a file or folder at, which gets the name ``target`` when the block has ended well.
+
+    It replaces a file or an empty folder of that name. Until then it lies in a hidden folder beside it,
+    ``.NAME.….partial``, which goes with the block, but stays if the process is killed.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as folder:
+        part = Path(folder, target.name)
+        yield part
+        os.replace(part, target)
