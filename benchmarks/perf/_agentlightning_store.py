@@ -53,8 +53,19 @@ async def in_batches(store: Any, spans: list[Span]) -> None:
         await store.add_many_spans(spans[start : start + 20])
 
 
+QUERIES = {
+    "query_spans": lambda store, rollout_id, attempt_id: store.query_spans(rollout_id, attempt_id),
+    "query_last_span": lambda store, rollout_id, attempt_id: store.query_spans(
+        rollout_id, attempt_id, sort_by="start_time", sort_order="desc", limit=1
+    ),
+    "get_rollout_by_id": lambda store, rollout_id, _: store.get_rollout_by_id(rollout_id),
+    "query_rollouts": lambda store, *_: store.query_rollouts(status_in=["running"], limit=10),
+}
+NUM_ATTEMPTS, PER_ATTEMPT = 50, 20
+
+
 async def measure(store: Any, num_spans: int) -> dict[str, float]:
-    """Spans a second, by operation; the spans are made beforehand."""
+    """Spans or queries a second, by operation; the spans are made beforehand."""
     rates = {}
     works = {"add_span": one_by_one, "add_span_concurrent": at_once, "add_many_spans": in_batches}
     for operation, work in works.items():
@@ -64,9 +75,16 @@ async def measure(store: Any, num_spans: int) -> dict[str, float]:
         start = time.perf_counter()
         await work(store, spans)
         rates[operation] = num_spans / (time.perf_counter() - start)
-    start = time.perf_counter()
-    found = list(await store.query_spans(*ids))
-    rates["query_spans"] = len(found) / (time.perf_counter() - start)
+    attempts = []
+    for _ in range(NUM_ATTEMPTS):
+        started = await store.start_rollout({"n": 1})
+        attempts.append((started.rollout_id, started.attempt.attempt_id))
+        await store.add_many_spans([make_span(*attempts[-1], number) for number in range(PER_ATTEMPT)])
+    for operation, query in QUERIES.items():
+        start = time.perf_counter()
+        for ids in attempts:
+            await query(store, *ids)
+        rates[operation] = NUM_ATTEMPTS / (time.perf_counter() - start)
     return rates
 
 

@@ -1,9 +1,10 @@
 """The store against Agent Lightning 0.3's: spans of 900 token ids, in process and over HTTP.
 
 Both do the same in turns, each in processes of its own: `add_span` one after another and 64 at once,
-`add_many_spans` by 20, `query_spans` of an attempt. Over HTTP the server is another process. Ours journals to
-disk; theirs keeps everything in memory, its only backend without a database server. Rates are medians of the
-repetitions, in spans a second.
+`add_many_spans` by 20; then, of 50 attempts with 20 spans each, all spans of one, the last span of one, a
+rollout by its id, and ten rollouts by status. Over HTTP the server is another process. Ours journals to disk;
+theirs keeps everything in memory, its only backend without a database server, and hands out the very objects
+that it holds. Rates are medians of the repetitions, in spans or queries a second.
 
     python -m raybolt.benchmarks.perf.store_comparison --agentlightning-python VENV/bin/python [--report FILE]
 
@@ -31,7 +32,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from raybolt.store import Attempt, HttpStore, LightningStore, LocalStore, Span, names
+from raybolt.store import Attempt, AttemptedRollout, HttpStore, LightningStore, LocalStore, Span, names
 
 OTHER = Path(__file__).with_name("_agentlightning_store.py")
 Rates = dict[str, float]
@@ -78,19 +79,33 @@ WAYS_OF_ADDING: dict[str, Callable[[LightningStore, list[Span]], Awaitable[None]
     "add_span_concurrent": _at_once,
     "add_many_spans": _in_batches,
 }
-OPERATIONS = (*WAYS_OF_ADDING, "query_spans")
+QUERIES: dict[str, Callable[[LightningStore, AttemptedRollout], Awaitable[object]]] = {
+    "query_spans": lambda store, ran: store.query_spans(ran.rollout_id, ran.attempt.attempt_id),
+    "query_last_span": lambda store, ran: store.query_spans(
+        ran.rollout_id, ran.attempt.attempt_id, sort_by="start_time", sort_order="desc", limit=1
+    ),
+    "get_rollout_by_id": lambda store, ran: store.get_rollout_by_id(ran.rollout_id),
+    "query_rollouts": lambda store, ran: store.query_rollouts(status_in=["running"], limit=10),
+}
+OPERATIONS = (*WAYS_OF_ADDING, *QUERIES)
+NUM_ATTEMPTS, PER_ATTEMPT = 50, 20
 
 
 async def measure(store: LightningStore, num_spans: int) -> Rates:
-    """Spans a second, by operation; the spans are made beforehand."""
+    """Spans or queries a second, by operation; the spans are made beforehand."""
     rates: Rates = {}
     for operation, work in WAYS_OF_ADDING.items():
         started = await store.start_rollout({"n": 1})
         spans = [make_span(started.attempt, number) for number in range(num_spans)]
         rates[operation] = num_spans / await _seconds(work(store, spans))
-    begin = time.perf_counter()
-    found = await store.query_spans(started.rollout_id, started.attempt.attempt_id)
-    rates["query_spans"] = len(found) / (time.perf_counter() - begin)
+    attempts = [await store.start_rollout({"n": 1}) for _ in range(NUM_ATTEMPTS)]
+    for each in attempts:
+        await store.add_many_spans([make_span(each.attempt, number) for number in range(PER_ATTEMPT)])
+    for operation, query in QUERIES.items():
+        begin = time.perf_counter()
+        for each in attempts:
+            await query(store, each)
+        rates[operation] = NUM_ATTEMPTS / (time.perf_counter() - begin)
     return rates
 
 
