@@ -73,7 +73,7 @@ class PromptTemplate(_Resource):
             ) from None
 
 
-_KINDS = {"llm": LLM, "prompt_template": PromptTemplate}
+_KINDS: dict[object, type[_Resource]] = {"llm": LLM, "prompt_template": PromptTemplate}
 
 
 def typed(update: ResourcesUpdate) -> ResourcesUpdate:

@@ -176,7 +176,7 @@ async def own_copies(store: LightningStore) -> None:
         found = await read
         for rollout in found if isinstance(found, list) else [found]:
             rollout.input["q"].append(2)
-            rollout.metadata["m"].append(2)  # type: ignore[index]  # whatever its type says, it is a dict
+            rollout.metadata["m"].append(2)
     for _ in range(2):
         attempt = await store.update_attempt("r", "latest", "failed", metadata={"a": [1]})
         attempt.metadata["a"].append(2)
