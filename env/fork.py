@@ -59,11 +59,12 @@ async def fork(
     Each becomes a rollout of one group, of its parent's task and mode, with `forked_from` (the parent's id)
     and `forked_at` (k) in its metadata; the calls before k have the recorded tokens, log-probabilities and
     weights version, and the prompt of call k has the recorded tokens. All n go on at the same time. A
-    continuation that fails is recorded as failed. For the other arguments see `replay`.
+    continuation that fails is recorded as failed. Of a run that failed, k may be the call that was not
+    answered any more: one behind the last. For the other arguments see `replay`.
 
     Raises:
         ReplayDiverged: in every one of them the agent did something else than then.
-        InvalidValue: n is below 1, or call k is none that the policy answered.
+        InvalidValue: n is below 1, or call k is none of the policy's.
     """
     recording = await read_recording(store, rollout_id, attempt_id, task)
     _check_call(recording, k)
@@ -149,18 +150,23 @@ async def _answer(answer: Answerer, prompt: Prompt) -> Action | Exception:
 
 
 def _check_call(recording: Recording, k: int) -> None:
-    calls = recording.calls
-    mine = [call.index for call in calls if call.by_policy]
-    if k not in mine:
-        what = "was answered by the agent's own model" if 0 <= k < len(calls) else "is none of its calls"
-        known = ", ".join(map(str, mine)) or "none"
-        raise InvalidValue(
-            f"k is {k}, which in rollout {recording.rollout.rollout_id!r} {what}; the policy's are: {known}"
-        )
+    num_calls = len(recording.calls)
+    mine = [call.index for call in recording.calls if call.by_policy]
+    if recording.stopped_at_the_policy:
+        mine.append(num_calls)
+    if k in mine:
+        return
+    known = ", ".join(map(str, mine)) or "none"
+    what = "was answered by the agent's own model" if 0 <= k < num_calls else "is none of its calls"
+    raise InvalidValue(
+        f"k is {k}, which in rollout {recording.rollout.rollout_id!r} {what}; it has {num_calls} answered "
+        f"calls, from 0 on, and those to fork at are: {known}"
+    )
 
 
 def _check_tokens(at: Replay, prompt: Prompt, k: int) -> None:
-    then = at.recording.calls[k].completion.prompt_ids
+    calls = at.recording.calls
+    then = calls[k].completion.prompt_ids if k < len(calls) else None  # nobody had answered that one
     if then is not None and not np.array_equal(then, prompt.prompt_ids):
         raise ReplayDiverged(
             f"call {k} of rollout {at.recording.rollout.rollout_id!r} says the same, but its prompt has "

@@ -9,6 +9,7 @@ from typing import Any
 from raybolt.env.chat import ChatMessage, ChatRequest, FinishReason, message_to_dict, tool_to_dict
 from raybolt.env.context import RecordedRun, current_run
 from raybolt.env.memory import tools_key
+from raybolt.env.raised import raised_attribute
 from raybolt.env.recorder import OpenSpan
 from raybolt.store import names
 
@@ -50,7 +51,8 @@ def observed(span: OpenSpan) -> Iterator[ObservedCall]:
     try:
         yield call
     except BaseException as error:
-        span.fail(error, {names.ERROR_ORIGIN: "agent", names.ERROR_TYPE: type(error).__name__})
+        known = {names.ERROR_ORIGIN: "agent", names.ERROR_TYPE: type(error).__name__}
+        span.fail(error, {**known, **raised_attribute(error)})
         raise
     if call._answered:
         span.end()

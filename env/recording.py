@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -27,11 +27,22 @@ _SHOWN_CHARS = 160
 
 @dataclass(frozen=True, eq=False)
 class RecordedCall:
-    """One answered call of the recorded run."""
+    """One call of the recorded run."""
 
     index: int
-    """Its place among the trajectory's calls."""
+    """Its place among the trajectory's calls, the answered ones; of another one that of the next of these."""
     span: Span
+
+    @property
+    def answered(self) -> bool:
+        """Not so of one that failed, that the agent gave up, or that was open when the run ended."""
+        return is_answered_call(self.span)
+
+    @property
+    def raised(self) -> Mapping[str, Any] | None:
+        """What the agent's own model raised in place of an answer, as far as it can be raised again."""
+        told: Mapping[str, Any] | None = self.span.attributes.get(names.RAISED)
+        return told
 
     @property
     def role(self) -> str:
@@ -101,11 +112,29 @@ class Recording:
     spans: Sequence[Span]
 
     @cached_property
+    def made(self) -> tuple[RecordedCall, ...]:
+        """All its calls, in the order in which they were made."""
+        found: list[RecordedCall] = []
+        num_answered = 0
+        for span in sorted(self.spans, key=lambda span: span.sequence_id):
+            if names.CALL_ID in span.attributes:
+                found.append(RecordedCall(num_answered, span))
+                num_answered += found[-1].answered
+        return tuple(found)
+
+    @cached_property
     def calls(self) -> tuple[RecordedCall, ...]:
         """Its answered calls, in the order in which they were made."""
-        ordered = sorted(self.spans, key=lambda span: span.sequence_id)
-        answered = filter(is_answered_call, ordered)
-        return tuple(RecordedCall(index, span) for index, span in enumerate(answered))
+        return tuple(call for call in self.made if call.answered)
+
+    @property
+    def stopped_at_the_policy(self) -> bool:
+        """Whether the run may have ended while the policy was asked: one behind the last call is another.
+
+        A call over the run's limit has left no span.
+        """
+        open_calls = [call for call in self.made[len(self.made) - 1 :] if not call.answered]
+        return self.attempt.status != "succeeded" and all(call.by_policy for call in open_calls)
 
 
 def _shown(messages: Sequence[ChatMessage], place: int) -> str:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Collection, Sequence
-from typing import Final, Self
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, Self, TypeGuard
 
 from raybolt.env.agent import Agent
 from raybolt.env.chat import ChatRequest
 from raybolt.env.errors import ReplayDiverged
 from raybolt.env.policy import PendingCall, RunEnd
+from raybolt.env.raised import raised_again
 from raybolt.env.recorded import task_of
 from raybolt.env.recorded_tools import RecordedTools, recorded_tools
 from raybolt.env.recorder import SpanRecorder
@@ -65,7 +66,7 @@ class Replay:
         self._agent = agent
         self._until = until
         self._tools = RecordedTools(recording.spans, live=live_tools)
-        self._unused = {call.index: call for call in recording.calls}
+        self._left = list(recording.made)
         self._of: dict[str, RecordedCall | None] = {}  # by call id of this run; None for call `until`
         self._live = False
 
@@ -108,8 +109,7 @@ class Replay:
             for call in pending:
                 if call.call_id not in self._of:
                     self._of[call.call_id] = self._match(call)
-            due = [(known, call) for call in pending if (known := self._of[call.call_id]) is not None]
-            due = [(known, call) for known, call in due if known.index < self._until or not known.by_policy]
+            due = [(known, call) for call in pending if self._is_due(known := self._of[call.call_id])]
             if due:  # in the order of then: what the agent does next may depend on who answered first
                 self._answer(*min(due, key=lambda pair: pair[0].span.end_time))
                 await asyncio.sleep(0)
@@ -127,38 +127,64 @@ class Replay:
             return await asyncio.wait_for(self.run.next(seen), self.run.limits.max_seconds)
         except TimeoutError:
             how = "the agent has not made it, and waits for the answer of a later one"
-            raise self._divergence(min(self._unused), how) from None
+            raise self._divergence(self._unused[0].index, how) from None
+
+    @property
+    def _unused(self) -> list[RecordedCall]:
+        """The answered calls that the agent has not made again yet."""
+        return [known for known in self._left if known.answered]
+
+    def _is_due(self, known: RecordedCall | None) -> TypeGuard[RecordedCall]:
+        if known is None or not (known.answered or known.raised):
+            return False
+        return known.index < self._until or not known.by_policy
 
     def _match(self, call: PendingCall) -> RecordedCall | None:
-        for known in self._unused.values():
-            if known.is_of(call):
-                del self._unused[known.index]
-                return None if known.index == self._until else known
-        answered_all = all(index >= self._until for index in self._unused)
-        if answered_all and self._until == len(self.recording.calls):
+        known = self._take(call, lambda known: known.answered or known.raised is not None)
+        if known is not None:
+            return None if known.answered and known.index == self._until else known
+        unused = self._unused
+        if self._until == len(self.recording.calls) and not unused:
             return None  # the call that was never answered then
-        if not self._unused:
+        known = self._take(call, lambda known: True)
+        if known is not None and known.by_policy:
+            return known  # the agent gave it up then, and will now
+        if known is not None:
+            what = "which cannot be raised again: it holds what is no JSON, or its class is not loaded"
+            failure = f"the agent's own model failed then ({known.span.status_message}), {what}"
+            raise self._divergence(known.index, failure, role=known.role)
+        if not unused:
             raise self._divergence(len(self.recording.calls), f"it was not made then (role {call.role!r})")
-        expected = self._unused[min(self._unused)]
-        raise self._divergence(expected.index, expected.difference(call), role=expected.role)
+        raise self._divergence(unused[0].index, unused[0].difference(call), role=unused[0].role)
+
+    def _take(self, call: PendingCall, wanted: Callable[[RecordedCall], bool]) -> RecordedCall | None:
+        """The first recorded call of these that says the same and has not been made again yet."""
+        for place, known in enumerate(self._left):
+            if wanted(known) and known.is_of(call):
+                return self._left.pop(place)
+        return None
 
     def _answer(self, known: RecordedCall, call: PendingCall) -> None:
-        if self.stepper is not None and known.by_policy:
+        error = None if known.raised is None else raised_again(known.raised)
+        if error is not None:
+            self.run.pass_on(call.call_id, error, known.answer_attributes)
+        elif self.stepper is not None and known.by_policy:
             self.stepper.recall(call, known.completion, known.answer_attributes)
         else:
             self.run.answer(call.call_id, known.completion, known.answer_attributes)
 
     def _arrived(self, pending: Sequence[PendingCall]) -> bool:
-        if any(index < self._until for index in self._unused):
+        if any(known.index < self._until for known in self._unused):
             return False
         self.call = next((call for call in pending if self._of[call.call_id] is None), None)
         return self.call is not None
 
     def _check_end(self, end: RunEnd) -> None:
-        expected = min(self._unused, default=len(self.recording.calls))
-        if self._unused or self._until < WHOLLY:
+        unused = self._unused
+        if unused or self._until < WHOLLY:
+            index = unused[0].index if unused else len(self.recording.calls)
             raise self._divergence(
-                expected, "the agent ended before it" + (f" ({end.error})" if end.failed else "")
+                index, "the agent ended before it" + (f" ({end.error})" if end.failed else "")
             )
 
     def _divergence(self, index: int, what: str, *, role: str | None = None) -> ReplayDiverged:

@@ -160,6 +160,13 @@ class AgentRun:
         self._begin_abort(abort)
         waiting.refuse(abort)
 
+    def pass_on(self, call_id: str, error: Exception, attributes: Mapping[str, Any]) -> None:
+        """Raises the error in the agent, where it waits for this call; the run goes on. See `answer`."""
+        waiting = self._take(call_id)
+        if waiting is not None:
+            waiting.span.fail(error, attributes)
+            waiting.reject(error)
+
     async def abort(self, reason: str, origin: Origin = "raybolt") -> RunEnd:
         """Ends the run from outside, within about a second.
 

@@ -26,8 +26,13 @@ class WaitingCall:
         if not self.future.done():
             self.future.set_result(completion)
 
+    def reject(self, error: Exception) -> None:
+        """Raises the error in the agent, where it waits."""
+        if not self.future.done():
+            self.future.set_exception(error)
+
     def refuse(self, abort: PolicyAbort) -> None:
-        """Raises the abort in the agent, where it waits."""
+        """Raises the abort in the agent, an instance of its own."""
         if not self.future.done():
             self.future.set_exception(PolicyAbort(abort.reason, abort.origin))
 
