@@ -168,8 +168,18 @@ class LightningRLAlgorithm(Algorithm):
             raise TrainingError(" ".join([_all_failed(collected), *map(str, findings)]))
         for finding in findings:
             log.warning("Iteration %d teaches nothing. %s", self.num_done + 1, finding)
-        handles = blocking(self._store.take_groups(len(collected.groups), group_id_in=collected.groups))
-        return [handle for handle in handles if handle.group_id in comparable]
+        return [handle for handle in self._take(collected.groups) if handle.group_id in comparable]
+
+    def _take(self, group_ids: Collection[str]) -> list[GroupHandle]:
+        """Handles of the groups that are complete; StoreFull if they do not all have room at once."""
+        handles: list[GroupHandle] = []
+        while len(handles) < len(group_ids):
+            left = len(group_ids) - len(handles)
+            more = blocking(self._store.take_groups(left, group_id_in=group_ids))
+            if not more:
+                break
+            handles += more
+        return handles
 
     def _learn(self, handles: Sequence[GroupHandle], plan: UpdatePlan) -> None:
         with self._timed("learning"):

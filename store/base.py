@@ -315,6 +315,7 @@ class LightningStore(ABC):
     ) -> list[GroupHandle]:
         """Hands out up to ``limit`` complete groups, first completed first, each of them once.
 
+        Fewer, if there is no room for all of them where groups are sealed; ``StoreFull`` if for none.
         With a lease, a group that is not acknowledged in time is complete again and goes to the next taker:
         so that nothing is lost with a learner that dies.
         """

@@ -124,13 +124,18 @@ class GroupBook:
             ready = (group_id for group_id in ready if group_id in wanted)
         return [self._entries[group_id].group for group_id in islice(ready, limit)]
 
-    def take(self, limit: int, *, group_id_in: Iterable[str] | None, claim: str) -> list[Group]:
-        """Marks up to ``limit`` complete groups as taken by the claim; the same claim gets the same ones."""
+    def offered(self, limit: int, *, group_id_in: Iterable[str] | None, claim: str) -> list[Group]:
+        """The up to ``limit`` complete groups that the claim may take; those it took, if it did before."""
         if claim not in self._taken_by:
-            for group in self.complete(limit, group_id_in=group_id_in):
-                self._keep(self._entries[group.group_id], status="taken", taken_by=claim)
-        taken = (self._entries[id].group for id in self._taken_by.get(claim, ()) if id in self._entries)
+            return self.complete(limit, group_id_in=group_id_in)
+        taken = (self._entries[id].group for id in self._taken_by[claim] if id in self._entries)
         return [group for group in taken if group.taken_by == claim]
+
+    def take(self, groups: Iterable[Group], *, claim: str) -> None:
+        """Marks what was offered to the claim as taken by it."""
+        for group in groups:
+            if group.taken_by != claim:
+                self._keep(self._entries[group.group_id], status="taken", taken_by=claim)
 
     def lease(self, groups: Iterable[Group], end: float) -> None:
         """Makes the taken groups complete again at ``end``, unless they are acknowledged before."""

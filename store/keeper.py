@@ -277,10 +277,24 @@ class Keeper:
     def _take_groups(
         self, limit: int, *, group_id_in: Iterable[str] | None, claim: str, lease_seconds: float | None
     ) -> list[GroupHandle]:
-        taken = self._core.groups.take(limit, group_id_in=group_id_in, claim=claim)
-        handles = [self._seal(group, claim=claim) for group in taken]
+        offered = self._core.groups.offered(limit, group_id_in=group_id_in, claim=claim)
+        handles = self._seal_what_fits(offered, claim)
+        taken = offered[: len(handles)]  # and not the others, which would be lost
+        self._core.groups.take(taken, claim=claim)
         if lease_seconds is not None:  # it counts from when the taker can begin
             self._core.groups.lease(taken, self._clock() + lease_seconds)
+        return handles
+
+    def _seal_what_fits(self, groups: Sequence[Group], claim: str) -> list[GroupHandle]:
+        """Handles of the first groups, as many as there is room for; StoreFull if there is none for one."""
+        handles: list[GroupHandle] = []
+        for group in groups:
+            try:
+                handles.append(self._seal(group, claim=claim))
+            except StoreFull:
+                if not handles:
+                    raise
+                break
         return handles
 
     def _get_group(self, group_id: str) -> GroupHandle:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 from zlib import crc32
 
-from .errors import InvalidValue, UnknownRollout
+from .errors import InvalidValue, StoreFull, UnknownRollout
 from .merging import (
     in_order_of,
     merged_changes,
@@ -319,17 +319,36 @@ class ShardRouter:
             ready.sort(key=lambda group: group.complete_time or 0.0)
             chosen = [group.group_id for group in ready[: limit - len(taken)]]
             shared = {"claim": f"{claim}-{turn}", "lease_seconds": lease_seconds}
-            answers = await self._ask_some(
-                "take_groups",
-                {
-                    shard: {"limit": len(part), "group_id_in": part, **shared}
-                    for shard, part in self._groups_by_shard(chosen).items()
-                },
-            )
-            handles = {handle.group_id: handle for part in answers.values() for handle in part}
+            handles, refusal = await self._take(chosen, shared)
             taken += [handles[group_id] for group_id in chosen if group_id in handles]
+            if refusal is not None and not taken:
+                raise refusal
+            if refusal is not None:
+                break
             turn += 1
         return taken
+
+    async def _take(
+        self, group_ids: list[str], shared: Mapping[str, Any]
+    ) -> tuple[dict[str, GroupHandle], StoreFull | None]:
+        """What the shards hand out of these groups, and what one said that has no room for any of its own."""
+        answers = await asyncio.gather(
+            *(
+                self._shards[shard]("take_groups", {"limit": len(part), "group_id_in": part, **shared})
+                for shard, part in self._groups_by_shard(group_ids).items()
+            ),
+            return_exceptions=True,
+        )
+        refusal: StoreFull | None = None
+        handles: dict[str, GroupHandle] = {}
+        for answer in answers:
+            if isinstance(answer, StoreFull):
+                refusal = answer
+            elif isinstance(answer, BaseException):
+                raise answer
+            else:
+                handles.update((handle.group_id, handle) for handle in answer)
+        return handles, refusal
 
     async def _acknowledge_groups(self, claims: list[tuple[str, str]]) -> None:
         parts: dict[int, dict[str, Any]] = {}

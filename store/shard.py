@@ -1,6 +1,7 @@
 """One shard of a RayStore: the actor, and a client's way to it."""
 
 import asyncio
+import platform
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,9 @@ from weakref import WeakKeyDictionary
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import ActorUnschedulableError, RayActorError
+from ray.exceptions import ActorUnschedulableError, ObjectStoreFullError, OutOfDiskError, RayActorError
 
-from .errors import RayboltError, StoreError
+from .errors import RayboltError, StoreError, StoreFull
 from .keeper import Keeper, Question, waits
 from .room import Room
 
@@ -154,6 +155,14 @@ class Shard:
 
 
 def _put_table(table: Any) -> ray.ObjectRef:
+    """Puts the table into the object store; StoreFull if that has no room, nor the disk it spills to."""
     from .blocks import SealedTable  # Arrow is loaded by the first group
 
-    return ray.put(SealedTable(table))
+    try:
+        return ray.put(SealedTable(table))
+    except (ObjectStoreFullError, OutOfDiskError):
+        raise StoreFull(
+            f"Ray's object store on {platform.node()} is full, and so is the disk it spills to: a group of "
+            f"{table.nbytes} bytes does not fit; let go of handles and of what was read from them, take "
+            "fewer at a time, or start Ray with more object_store_memory or another object_spilling_directory"
+        ) from None
