@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from rich.console import Console, JustifyMethod
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -26,35 +29,86 @@ _WORDS = 60
 """Characters of a reply, a tool's result or an error that a line shows."""
 
 
-def print_rollouts(found: Sequence[tuple[Rollout, Attempt | None]], *, num_found: int) -> None:
-    """A line for each, and how many more there are."""
-    table = Table(box=None, padding=(0, 2, 0, 0))
-    for name in ("rollout", "status", "mode", "task", "group"):
-        table.add_column(name)
-    for name in ("calls", "tokens", "reward", "seconds"):
-        table.add_column(name, justify="right")
-    table.add_column("enqueued")
-    for rollout, attempt in found:
-        told = attempt.metadata if attempt is not None else {}
-        took = None if rollout.end_time is None or attempt is None else rollout.end_time - attempt.start_time
-        table.add_row(
-            escape(rollout.rollout_id),
-            _coloured(rollout.status),
-            rollout.mode or "",
-            escape(rollout.task_id or ""),
-            escape(rollout.group_id or ""),
-            _number(told.get("num_calls")),
-            _number(told.get("num_tokens")),
-            _number(told.get("reward"), ".3f"),
-            _number(took, ".1f"),
-            _moment(rollout.start_time),
-        )
-    out.print(table)
-    more = num_found - len(found)
-    if more:
-        out.print(f"and {more} earlier; --limit 0 shows all")
-    if not num_found:
+def print_rollouts(found: Sequence[tuple[Rollout, Attempt | None]], *, has_more: bool) -> None:
+    """A line for each, as wide as the terminal at most; a pipe gets every column in full."""
+    in_full = not out.is_terminal
+    width = _PIPE_WIDTH if in_full else out.width
+    columns = [column for column in _COLUMNS if width >= column.from_width]
+    rows = [_cells(rollout, attempt, in_full=in_full) for rollout, attempt in found]
+    widths = _widths(columns, rows, width)
+    table = Table(box=None, padding=(0, _GAP, 0, 0))
+    for column in columns:
+        table.add_column(column.name, justify=column.justify, no_wrap=True)
+    for row in rows:
+        table.add_row(*(_shown(name, row[name], most) for name, most in widths.items()))
+    if found:
+        Console(highlight=False, width=width, file=out.file, no_color=out.no_color).print(table)
+    else:
         out.print("no rollout; fewer filters may find some")
+    if has_more:
+        out.print("and earlier ones; --limit 0 shows all")
+
+
+@dataclass(frozen=True)
+class _Column:
+    name: str
+    least: int | None = None
+    """What a narrow terminal leaves of it; None for all."""
+    justify: JustifyMethod = "left"
+    from_width: int = 0
+    """Of the terminal; narrower ones do without it."""
+
+
+_PIPE_WIDTH = 10_000
+_GAP = 2
+_COLUMNS = (
+    _Column("rollout", least=11),
+    _Column("status"),
+    _Column("mode", from_width=100),
+    _Column("task", least=8),
+    _Column("group", least=8, from_width=100),
+    _Column("calls", justify="right", from_width=100),
+    _Column("tokens", justify="right"),
+    _Column("reward", justify="right"),
+    _Column("seconds", justify="right"),
+    _Column("enqueued"),
+)
+
+
+def _cells(rollout: Rollout, attempt: Attempt | None, *, in_full: bool) -> dict[str, str]:
+    told = attempt.metadata if attempt is not None else {}
+    return {
+        "rollout": rollout.rollout_id if in_full else _short_id(rollout.rollout_id),
+        "status": rollout.status,
+        "mode": rollout.mode or "",
+        "task": rollout.task_id or "",
+        "group": rollout.group_id or "",
+        "calls": _number(told.get("num_calls")),
+        "tokens": _number(told.get("num_tokens")),
+        "reward": _number(told.get("reward"), ".3f"),
+        "seconds": _number(_seconds(rollout, attempt), ".1f"),
+        "enqueued": _moment(rollout.start_time) if in_full else _recent(rollout.start_time),
+    }
+
+
+def _widths(columns: Sequence[_Column], rows: Sequence[Mapping[str, str]], width: int) -> dict[str, int]:
+    """How wide each column is at most, so that all fit, as far as they can be cut."""
+    widths = {
+        column.name: max([len(column.name), *(len(row[column.name]) for row in rows)]) for column in columns
+    }
+    for column in sorted(columns, key=lambda column: -widths[column.name]):
+        excess = sum(widths.values()) + _GAP * len(columns) - width
+        if column.least is not None and excess > 0:
+            widths[column.name] = max(widths[column.name] - excess, min(column.least, widths[column.name]))
+    return widths
+
+
+def _shown(name: str, text: str, width: int) -> str:
+    """The text, cut in its middle if need be; a rollout's at its end, since `show` wants how it begins."""
+    if len(text) > width:
+        tail = 0 if name == "rollout" else (width - 1) // 2
+        text = f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
+    return _coloured(text) if name == "status" else escape(text)
 
 
 def print_rollout(
@@ -68,6 +122,9 @@ def print_rollout(
         if getattr(rollout, name) is not None:
             table.add_row(name.removesuffix("_id"), escape(getattr(rollout, name)))
     table.add_row("enqueued", _moment(rollout.start_time))
+    took = _seconds(rollout, attempt)
+    if took is not None:
+        table.add_row("took", f"{took:.1f} s")
     table.add_row("input", escape(_short(rollout.input)))
     if attempt is not None:
         table.add_row("attempt", f"{attempt.sequence_id} of {num_attempts}, {_coloured(attempt.status)}")
@@ -80,21 +137,70 @@ def print_rollout(
         out.print("no spans")
 
 
-def print_counts(folder: Path, counts: Mapping[str, Any]) -> None:
-    """A line for each count."""
+def print_counts(where: str, counts: Mapping[str, Any]) -> None:
+    """A line for each count that is known."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("store", escape(str(folder)))
-    for name, value in counts.items():
-        if name == "bytes":
-            table.add_row("on disk", size(value))
-        elif name == "reward_mean":
-            table.add_row("reward", f"mean {value:.3f}" if value is not None else "none")
-        elif isinstance(value, Mapping):
-            parts = ", ".join(f"{count:,} {key}" for key, count in value.items())
-            table.add_row(name, f"{sum(value.values()):,}" + (f" ({parts})" if parts else ""))
-        else:
-            table.add_row(name, f"{value:,}")
+    table.add_row("store", escape(where))
+    for name, (title, shown) in _COUNTS.items():
+        if counts.get(name) is not None:
+            table.add_row(title, escape(shown(counts[name])))
     out.print(table)
+
+
+def size(num_bytes: int) -> str:
+    """12_345_678 as `12.3 MB`."""
+    for unit, factor in (("GB", 1e9), ("MB", 1e6)):
+        if num_bytes >= factor / 10:
+            return f"{num_bytes / factor:,.1f} {unit}"
+    return f"{num_bytes / 1e3:.1f} kB"
+
+
+def _parts(counts: Mapping[str, int]) -> str:
+    """`5 (4 succeeded, 1 failed)`."""
+    parts = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+    return f"{sum(counts.values()):,}" + (f" ({parts})" if parts else "")
+
+
+def _lost(lost: Mapping[str, Sequence[str]]) -> str:
+    """What was in flight when the store was opened."""
+    return _parts({name: len(ids) for name, ids in lost.items() if ids})
+
+
+def _duration(seconds: float) -> str:
+    """90_061 as `1 d 1 h`: the two largest units."""
+    parts: list[str] = []
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60), ("s", 1)):
+        number, seconds = divmod(int(seconds), length)
+        if number or (unit == "s" and not parts):
+            parts.append(f"{number} {unit}")
+    return " ".join(parts[:2])
+
+
+def _count(number: int) -> str:
+    return f"{number:,}"
+
+
+_COUNTS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
+    "rollouts": ("rollouts", _parts),
+    "modes": ("modes", _parts),
+    "groups": ("groups", _parts),
+    "attempts": ("attempts", _count),
+    "attempts_in_flight": ("in flight", _count),
+    "queued": ("queued", _count),
+    "oldest_queued_seconds": ("oldest waits", _duration),
+    "lost": ("lost at opening", _lost),
+    "spans": ("spans", _count),
+    "total_span_bytes": ("in memory", size),
+    "total_resources": ("resources", _count),
+    "total_workers": ("workers", _count),
+    "calls": ("calls", _count),
+    "tokens": ("tokens", _count),
+    "reward_mean": ("reward", "mean {:.3f}".format),
+    "num_shards": ("shards", _count),
+    "journal_bytes": ("on disk", size),
+    "uptime": ("up for", _duration),
+}
+"""By the names of `LightningStore.statistics`: what a line says, in this order."""
 
 
 def print_moved(counts: Mapping[str, int], where: Path) -> None:
@@ -109,8 +215,8 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def span_progress(name: str, *, unit: str = "spans") -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error, if that is a terminal; call it with what is done and what there is."""
+def progress(name: str, *, unit: str = "spans") -> Iterator[Callable[[int, int | None], None]]:
+    """A bar on standard error, if that is a terminal; call it with what is done and what there is to do."""
     bar = Progress(
         TextColumn(name),
         BarColumn(bar_width=30),
@@ -123,11 +229,6 @@ def span_progress(name: str, *, unit: str = "spans") -> Iterator[Callable[[int, 
     with bar:
         task = bar.add_task(name, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-def size(num_bytes: int) -> str:
-    """12_345_678 as `12.3 MB`."""
-    return f"{num_bytes / 1e6:.1f} MB" if num_bytes >= 1e5 else f"{num_bytes / 1e3:.1f} kB"
 
 
 def _trees(spans: Sequence[Span]) -> list[Tree]:
@@ -180,5 +281,23 @@ def _number(value: float | None, form: str = ",") -> str:
     return "" if value is None else format(value, form)
 
 
+def _seconds(rollout: Rollout, attempt: Attempt | None) -> float | None:
+    """How long its last attempt took, once it has ended."""
+    return None if rollout.end_time is None or attempt is None else rollout.end_time - attempt.start_time
+
+
+def _short_id(rollout_id: str) -> str:
+    """An id that the store made up is long; eight of its digits are unique enough for `show`."""
+    made_up = re.fullmatch(r"ro-[0-9a-f]{32}", rollout_id)
+    return rollout_id[:11] if made_up else rollout_id
+
+
 def _moment(seconds: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds))
+
+
+def _recent(seconds: float) -> str:
+    """The time of day; the day too if it is not today."""
+    moment = time.localtime(seconds)
+    is_today = time.strftime("%x", moment) == time.strftime("%x")
+    return time.strftime("%H:%M:%S" if is_today else "%m-%d %H:%M", moment)

@@ -4,28 +4,34 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from raybolt import console, store_folder
-from raybolt.store.errors import InvalidValue
+from raybolt import console, store_look, store_move
+from raybolt.store_source import RAY_SCHEME, checked_folder, connected
 
-store = typer.Typer(no_args_is_help=True, help="Look at a store, move it, serve it.")
-store.command()(store_folder.ls)
-store.command()(store_folder.show)
-store.command()(store_folder.stats)
-store.command()(store_folder.export)
-store.command(name="import")(store_folder.import_)
-store.command()(store_folder.compact)
+if TYPE_CHECKING:
+    from raybolt.store.client import StoreClient
+
+store = typer.Typer(
+    no_args_is_help=True,
+    help="Look at a store, move it, serve it. STORE is a folder, http://HOST:PORT, or ray://NAME.",
+)
+store.command()(store_look.ls)
+store.command()(store_look.show)
+store.command()(store_look.stats)
+store.command()(store_move.export)
+store.command(name="import")(store_move.import_)
+store.command()(store_move.compact)
 
 
 @store.command()
 def serve(
-    path: Annotated[Path | None, typer.Argument(help="Folder of the store; made if there is none.")] = None,
-    ray_name: Annotated[
-        str | None, typer.Option("--ray", help="Serve the running RayStore of this name instead.")
-    ] = None,
+    where: Annotated[
+        str,
+        typer.Argument(metavar="STORE", help="Folder of the store, made if there is none; or ray://NAME."),
+    ],
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="Port; 0 is any free one.")] = 4747,
     token: Annotated[
@@ -42,19 +48,12 @@ def serve(
     """
     from raybolt.store import LocalStore, blocking
     from raybolt.store import serve as start_server
-    from raybolt.store.client import StoreClient
 
-    if (path is None) == (ray_name is None):
-        raise InvalidValue("give either the folder of a store or --ray NAME")
-    if ray_name is not None:
-        import ray
-
-        from raybolt.store import RayStore
-
-        ray.init(address="auto", log_to_driver=False)
-        served: StoreClient = RayStore.connect(ray_name)
+    served: StoreClient
+    if where.startswith(RAY_SCHEME):
+        served = connected(where)
     else:
-        served = LocalStore(path, keep_in_flight=True)
+        served = LocalStore(checked_folder(where), keep_in_flight=True)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, for whoever runs it as a service
     try:
         with start_server(
@@ -62,7 +61,7 @@ def serve(
             max_body_bytes=max_body_mb * 2**20,
         ) as server:  # fmt: skip
             console.out.print(
-                f"serving {path or ray_name} at {server.url}; what it takes is at {server.url}/docs",
+                f"serving {where} at {server.url}; what it takes is at {server.url}/docs",
                 soft_wrap=True,
             )
             server.wait()

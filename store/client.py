@@ -7,6 +7,7 @@ unpacked. A question is thus plain data, may be asked twice, and gets the same a
 import uuid
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .base import START, Latest, LightningStore
@@ -52,6 +53,9 @@ from .values import (
 
 class StoreClient(LightningStore):
     """A store whose keeper is reached by ``_ask``; all that an implementation adds."""
+
+    folder: Path | None = None
+    """Where its journals are, on the machine of its keeper; None in memory, and where only that knows."""
 
     @abstractmethod
     async def _ask(self, operation: str, **arguments: Any) -> Any:

@@ -3,10 +3,10 @@
 import asyncio
 import ssl
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import IO, Any, TypeVar
 
 import aiohttp
 from yarl import URL
@@ -20,6 +20,7 @@ T = TypeVar("T")
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
 _SILENCE_SECONDS = 90.0
 """How long a server may say nothing; it answers requests that wait much sooner."""
+_CHUNK_BYTES = 256 * 1024
 _OURS = frozenset({"application/json", ROWS_TYPE})
 """Media types of a server's answers."""
 
@@ -84,6 +85,27 @@ class HttpLink:
                     ) from None
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def download(self, path: str, file: IO[bytes], on_bytes: Callable[[int], None]) -> None:
+        """Writes an answer to a file while it comes, saying how many bytes there are; asks only once.
+
+        Raises the error that the server names, or StoreError for an answer that did not come to its end.
+        """
+        url = URL(f"{self._base}{path}", encoded=True)
+        num_bytes = 0
+        try:
+            async with self._open_session().get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    error = refusal(str(url), response.status, await response.read())
+                    raise error or StoreError(f"{url} answers with status {response.status}; ask again later")
+                async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+                    num_bytes += file.write(chunk)
+                    on_bytes(num_bytes)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise StoreError(
+                f"the answer of {url} ended after {num_bytes} bytes ({error or type(error).__name__}); its "
+                "log may say why"
+            ) from None
 
     def close(self) -> None:
         """Ends the connections and the thread; closing twice does nothing."""

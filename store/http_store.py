@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
@@ -11,10 +11,11 @@ from typing import Any
 from urllib.parse import urlencode
 
 from .client import StoreClient
+from .completion import appearing
 from .http_link import Answer, HttpLink, checked_url
 from .paths import path_segment
 from .remote_block import RemoteBlock
-from .routes import BLOCK_PATH, BY_OPERATION, CAPABILITIES_PATH, SEARCH, TRACES_PATH, Route
+from .routes import BLOCK_PATH, BY_OPERATION, CAPABILITIES_PATH, EXPORT_PATH, SEARCH, TRACES_PATH, Route
 from .row_frames import ROWS_TYPE, pack_rows, unpack_rows
 from .rows import SpanRow
 from .span_mailbox import SpanMailbox
@@ -87,6 +88,22 @@ class HttpStore(StoreClient):
 
     def otlp_traces_endpoint(self) -> str:
         return f"{self.url}{TRACES_PATH}"
+
+    def export_parquet(
+        self, out: str | os.PathLike[str], *, on_bytes: Callable[[int], None] = lambda num_bytes: None
+    ) -> dict[str, int]:
+        """Writes what the server's folder keeps to Parquet files in a new folder, as ``export_parquet`` does.
+
+        Returns how many rows each has; blocks, and says how many bytes have come. Raises InvalidValue if the
+        server's store is in memory only, or ``out`` holds anything; StoreError if it does not come to an end.
+        """
+        from .parquet import checked_target, unpack_zip
+
+        with appearing(checked_target(out)) as folder:
+            archive = folder.with_name(f"{folder.name}.zip")
+            with archive.open("wb") as file:
+                self._link.start(self._link.download(EXPORT_PATH, file, on_bytes)).result()
+            return unpack_zip(archive, folder)
 
     async def close(self) -> None:
         """Ends the connections; the server and what it keeps stay as they are."""

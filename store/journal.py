@@ -321,7 +321,8 @@ def _lock_folder(folder: Path) -> sqlite3.Connection:
     except sqlite3.OperationalError as error:
         connection.close()
         raise StoreError(
-            f"{folder} is in use by another store ({error}); close that one or give another folder"
+            f"{folder} is in use by another store ({error}); reach that one by its address (http://… or "
+            "ray://NAME), close it, or give another folder"
         ) from None
     return connection
 

@@ -37,15 +37,15 @@ class LocalStore(StoreClient):
         Keep what is in flight if those who run it live on when this process ends: clients of a server.
         Spans raise StoreFull while the folder's disk has less than the reserve free.
         """
-        self._folder = Path(path).resolve() if path is not None else None
-        if self._folder is not None:
-            check_one_shard(self._folder)
+        self.folder = Path(path).resolve() if path is not None else None
+        if self.folder is not None:
+            check_one_shard(self.folder)
         self._keeper = Keeper(
-            self._folder,
+            self.folder,
             publish=_itself,
             keep_in_flight=keep_in_flight,
             cache_bytes=cache_bytes,
-            room=Room(self._folder, reserve_bytes) if self._folder is not None else None,
+            room=Room(self.folder, reserve_bytes) if self.folder is not None else None,
             retention_seconds=retention_seconds,
         )
 
@@ -56,7 +56,7 @@ class LocalStore(StoreClient):
             async_safe=True,
             zero_copy=True,
             otlp_traces=False,
-            durable=self._folder is not None,
+            durable=self.folder is not None,
         )
 
     async def _ask(self, operation: str, **arguments: Any) -> Any:

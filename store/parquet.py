@@ -22,7 +22,7 @@ from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
 from typing import IO, Any, TypeAlias
-from zipfile import ZipFile
+from zipfile import BadZipFile, ZipFile
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -127,6 +127,24 @@ def export_zip(path: str | os.PathLike[str], sink: IO[bytes]) -> None:
         shards = [stack.enter_context(reading(file)) for file in journals_of(path)]
         archive = stack.enter_context(ZipFile(sink, "w"))
         _write(shards, lambda name: archive.open(name, "w", force_zip64=True), None)
+
+
+def unpack_zip(archive: Path, folder: Path) -> dict[str, int]:
+    """Makes the folder, with the files of such an archive; returns how many rows each has.
+
+    Raises StoreError for one that is none, or not whole.
+    """
+    try:
+        with ZipFile(archive) as files:
+            for name in FILES:
+                files.extract(name, folder)
+    except (BadZipFile, KeyError) as error:
+        raise StoreError(f"what came is no export, or not a whole one ({error}); try again") from None
+    counts = {}
+    for name in (*_TABLES, "spans"):
+        with _opened(folder, name) as file:
+            counts[name] = file.metadata.num_rows
+    return counts
 
 
 def import_parquet(

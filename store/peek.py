@@ -15,7 +15,7 @@ from typing import Any
 from .errors import StoreError
 from .journal import FILE_NAME
 from .journal_rows import attempt_of, rollout_of
-from .layout import num_shards_of, shard_folders
+from .layout import journal_bytes, num_shards_of, shard_folders
 from .rows import SpanRow, unpack_span
 from .schema import FORMAT, SPAN_COLUMNS
 from .types import Attempt, Rollout, RolloutData, Span
@@ -85,15 +85,43 @@ def read_attempts(path: str | os.PathLike[str], rollout_id: str) -> list[tuple[A
 
 
 def count(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns how many groups there are by status, and how many attempts, spans and resources."""
-    groups: Counter[str] = Counter()
+    """Returns what ``LightningStore.statistics`` says, as far as it can be counted in the journals.
+
+    In place of the longest wait stands since when the first rollout in the queue waits, in seconds since the
+    epoch: ``oldest_queued_time``, None if nobody waits.
+    """
+    files = journals_of(path)
+    by_status: dict[str, Counter[str]] = {"rollouts": Counter(), "groups": Counter()}
     totals: Counter[str] = Counter()
-    for file in journals_of(path):
+    waiting: list[float] = []
+    for file in files:
         with reading(file) as connection:
-            groups.update(dict(connection.execute("SELECT status, count(*) FROM groups GROUP BY status")))
-            for table in ("attempts", "spans", "resources"):
-                totals[table] += connection.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-    return {"groups": dict(groups), **totals}
+            for table, statuses in by_status.items():
+                query = f"SELECT status, count(*) FROM {table} GROUP BY status ORDER BY min(rowid)"
+                statuses.update(dict(connection.execute(query)))
+            for name, query in _TOTALS.items():
+                totals[name] += connection.execute(query).fetchone()[0]
+            waiting += [time for (time,) in connection.execute(_FIRST_IN_QUEUE)]
+    return {
+        **{table: dict(statuses) for table, statuses in by_status.items()},
+        **totals,
+        "oldest_queued_time": min(waiting, default=None),
+        "num_shards": len(files),
+        "journal_bytes": sum(journal_bytes(file.parent) for file in files),
+    }
+
+
+_TOTALS = {
+    "attempts": "SELECT count(*) FROM attempts",
+    "attempts_in_flight": "SELECT count(*) FROM attempts WHERE status IN ('preparing', 'running')",
+    "queued": "SELECT count(queue_position) FROM rollouts",
+    "spans": "SELECT count(*) FROM spans",
+    "total_resources": "SELECT count(*) FROM resources",
+}
+# Positions are nanoseconds; those of older journals count from 0.
+_FIRST_IN_QUEUE = """
+SELECT max(queue_position / 1e9, start_time) FROM rollouts WHERE queue_position IS NOT NULL
+ORDER BY queue_position LIMIT 1"""
 
 
 def _outlines(connection: sqlite3.Connection) -> Iterator[tuple[Rollout, Attempt | None]]:

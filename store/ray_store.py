@@ -38,7 +38,7 @@ class RayStore(StoreClient):
     def __init__(self, name: str, shards: Sequence[ActorHandle], folder: Path | None) -> None:
         """Wraps shards; use ``create`` or ``connect``."""
         self.name = name
-        self._folder = folder
+        self.folder = folder
         self._links = [ShardLink(shard, name) for shard in shards]
         self._router = ShardRouter([link.ask for link in self._links])
 
@@ -86,7 +86,10 @@ class RayStore(StoreClient):
         """Returns the running store of this name; StoreError when there is none."""
         first = _find(name, 0)
         if first is None:
-            raise StoreError(f"no store named {name!r} runs in this cluster; start it by RayStore.create")
+            known = ", ".join(map(repr, _running())) or "none"
+            raise StoreError(
+                f"no store named {name!r} runs in this cluster (it has: {known}); start it by RayStore.create"
+            )
         state: ShardState = ray.get(first.state.remote())
         if state.failure is not None:
             raise state.failure
@@ -105,7 +108,7 @@ class RayStore(StoreClient):
             async_safe=True,
             zero_copy=True,
             otlp_traces=False,
-            durable=self._folder is not None,
+            durable=self.folder is not None,
         )
 
     @property
@@ -116,7 +119,7 @@ class RayStore(StoreClient):
         return await self._router.ask(operation, arguments)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return RayStore, (self.name, [link.actor for link in self._links], self._folder)
+        return RayStore, (self.name, [link.actor for link in self._links], self.folder)
 
     async def close(self) -> None:
         """Does nothing to the shards, which others may be using; ``destroy`` ends them."""
@@ -160,6 +163,13 @@ def _find(name: str, index: int) -> ActorHandle | None:
         return ray.get_actor(_actor_name(name, index), namespace=NAMESPACE)
     except ValueError:
         return None
+
+
+def _running() -> list[str]:
+    """The names of the stores in this cluster."""
+    actors = ray.util.list_named_actors(all_namespaces=True)
+    names = [actor["name"] for actor in actors if actor["namespace"] == NAMESPACE]
+    return sorted(name.removeprefix("raybolt-") for name in names if "-shard-" not in name)
 
 
 def _actor_name(name: str, index: int) -> str:

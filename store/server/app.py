@@ -13,6 +13,7 @@ from raybolt.store.routes import (
     ARROW_TYPE,
     BLOCK_PATH,
     CAPABILITIES_PATH,
+    EXPORT_PATH,
     MAX_WAIT_SECONDS,
     ROUTES,
     SEARCH,
@@ -25,6 +26,7 @@ from raybolt.store.wire import checked_text, dump
 from . import seals
 from .asking import answered, read_arguments
 from .bodies import reply
+from .export import send_export
 from .openapi import docs_page, document
 from .otlp import TraceReceiver
 from .problems import Handler, HttpProblem, answer_problems
@@ -32,6 +34,10 @@ from .seals import Seals
 
 _OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/healthz"})
 """What needs no token: it says nothing of what the store holds."""
+_WRONG_TOKEN = (
+    "the token is missing or wrong; give it by --token, RAYBOLT_STORE_TOKEN or HttpStore(token=…), or send "
+    "Authorization: Bearer TOKEN"
+)
 
 
 def make_app(store: StoreClient, *, tokens: Sequence[str], max_body_bytes: int) -> web.Application:
@@ -45,6 +51,7 @@ def make_app(store: StoreClient, *, tokens: Sequence[str], max_body_bytes: int) 
             app.router.add_post(_pattern(route.path) + SEARCH, server.handler(route))
     app.router.add_get(_pattern(BLOCK_PATH), server.block)
     app.router.add_get(CAPABILITIES_PATH, server.capabilities)
+    app.router.add_get(EXPORT_PATH, server.export)
     app.router.add_post(TRACES_PATH, TraceReceiver(store, max_body_bytes).receive)
     app.router.add_get("/openapi.json", server.openapi)
     app.router.add_get("/docs", server.docs)
@@ -94,6 +101,10 @@ class _Handlers:
         durable = self._store.capabilities["durable"]
         return reply(request, dump({"durable": durable, "zero_copy": False, "otlp_traces": True}))
 
+    async def export(self, request: web.Request) -> web.StreamResponse:
+        """All that the store's folder keeps."""
+        return await send_export(request, self._store.folder)
+
     async def openapi(self, request: web.Request) -> web.StreamResponse:
         return reply(request, dump(document()))
 
@@ -122,9 +133,7 @@ def _token_check(tokens: Sequence[str]) -> Any:
             given = token.strip().encode(errors="replace")
             matches = [hmac.compare_digest(given, each) for each in expected]
             if scheme.lower() != "bearer" or not any(matches):
-                raise HttpProblem(
-                    401, InvalidValue("the token is missing or wrong; send Authorization: Bearer TOKEN")
-                )
+                raise HttpProblem(401, InvalidValue(_WRONG_TOKEN))
         return await handler(request)
 
     return check

@@ -10,6 +10,7 @@ from raybolt.store.routes import (
     ARROW_TYPE,
     BLOCK_PATH,
     CAPABILITIES_PATH,
+    EXPORT_PATH,
     NEEDED,
     ROUTES,
     SEARCH,
@@ -27,6 +28,7 @@ _PROTOBUF = "application/x-protobuf"
 _OTHERS = (
     ("get", BLOCK_PATH, "A group's table as an Arrow stream.", ARROW_TYPE),
     ("get", CAPABILITIES_PATH, "What this store can do.", _JSON),
+    ("get", EXPORT_PATH, "All that the folder keeps, as a ZIP archive of Parquet files.", "application/zip"),
     ("post", TRACES_PATH, "OTLP/HTTP traces, protobuf or JSON.", _JSON),
 )
 _PROBLEMS = {

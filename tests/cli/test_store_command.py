@@ -67,7 +67,9 @@ def test_ls_lists_rollouts_in_order_and_filters_them(folder):
     text = printed("ls", folder, "--limit", "2")
     assert everything[4]["rollout_id"] in text
     assert everything[2]["rollout_id"] not in text
-    assert "and 3 earlier; --limit 0 shows all" in text
+    assert "and earlier ones; --limit 0 shows all" in text
+    assert "earlier" not in printed("ls", folder, "--limit", "5")
+    assert len(rollouts(folder, "--limit", "0")) == 5
 
 
 def test_show_prints_the_tree_of_spans(folder):
@@ -114,8 +116,9 @@ def test_stats_count_what_there_is(folder):
     counts = json.loads(printed("stats", folder, "--json"))
     assert counts["rollouts"] == {"succeeded": 4, "failed": 1}
     assert counts["modes"] == {"train": 4, "val": 1}
-    assert (counts["attempts"], counts["shards"]) == (5, 1)
-    assert counts["bytes"] > 10_000
+    assert (counts["attempts"], counts["num_shards"]) == (5, 1)
+    assert (counts["queued"], counts["oldest_queued_seconds"], counts["attempts_in_flight"]) == (0, None, 0)
+    assert counts["journal_bytes"] > 10_000
     assert "5 (4 succeeded, 1 failed)" in printed("stats", folder)
 
 
@@ -158,7 +161,7 @@ def test_compact_needs_the_store_for_itself_and_reading_does_not(folder, tmp_pat
         assert len(rollouts(folder)) == 5
         result = run("compact", folder)
         assert result.exit_code == 2
-        assert "is in use by another store" in " ".join(result.output.split())
+        assert "reach that one by its address (http://… or ray://NAME)" in " ".join(result.output.split())
     finally:
         asyncio.run(holder.close())
 
