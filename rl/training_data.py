@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-import ray
 from ray.rllib.core.learner.training_data import TrainingData
 
+from raybolt.store.blocks import fetch_tables
 from raybolt.store.remote_block import RemoteBlock
 from raybolt.store.types import GroupHandle
 
@@ -51,7 +51,7 @@ class GroupRefs(TrainingData):
             with ThreadPoolExecutor(max_workers=_DOWNLOADS) as pool:
                 self.episodes = list(pool.map(RemoteBlock.table, refs))
         else:
-            self.episodes = ray.get(refs)
+            self.episodes = fetch_tables(refs)
         self.episodes_refs = None
 
 

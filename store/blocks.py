@@ -16,11 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from . import names
-from .errors import InvalidValue
+from .errors import InvalidValue, StoreFull
 from .remote_block import RemoteBlock
 from .rows import SpanRow, iter_arrays, make_span, pack_span
 from .types import Attempt, GroupData, GroupHandle, Rollout, RolloutConfig, RolloutData, Span
 
+FETCH_SECONDS = 600.0
+"""How long Ray may take to bring groups to a node. Without room to put them it would take for ever."""
 _METADATA_KEY = b"raybolt.group"
 
 PLAIN_COLUMNS = {
@@ -112,9 +114,25 @@ def read_group(handle: GroupHandle) -> GroupData:
         return decode_group(handle.ref)
     if isinstance(handle.ref, RemoteBlock):
         return decode_group(handle.ref.table())
+    return decode_group(fetch_tables([handle.ref])[0])
+
+
+def fetch_tables(refs: Sequence[Any]) -> list[pa.Table]:
+    """Returns the tables of handles of a ``RayStore``; blocks until all are on this node.
+
+    Raises StoreFull if that takes longer than ``FETCH_SECONDS``.
+    """
     import ray  # a handle of a LocalStore is read without Ray
 
-    return decode_group(ray.get(handle.ref))
+    try:
+        tables: list[pa.Table] = ray.get(list(refs), timeout=FETCH_SECONDS)
+    except ray.exceptions.GetTimeoutError:
+        raise StoreFull(
+            f"Ray has not brought {len(refs)} groups here within {FETCH_SECONDS:g} s, as happens when its "
+            "object store is full and so is the disk it spills to (`ray memory` and `df` tell): let go of "
+            "handles and of what was read from them, read fewer at a time, or make room on the disk"
+        ) from None
+    return tables
 
 
 def num_sampled_tokens(table: pa.Table) -> int:

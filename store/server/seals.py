@@ -110,8 +110,10 @@ def _arrow_stream(ref: Any) -> bytes | None:
     if not isinstance(ref, pa.Table):
         import ray
 
+        from raybolt.store.blocks import fetch_tables
+
         try:
-            ref = ray.get(ref)
+            (ref,) = fetch_tables([ref])
         except ray.exceptions.ObjectLostError:
             return None
     sink = pa.BufferOutputStream()

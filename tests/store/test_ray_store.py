@@ -15,9 +15,11 @@ import pytest
 from store_samples import fill_group, make_call_span, run_one
 
 from raybolt.store import (
+    GroupHandle,
     LocalStore,
     RayStore,
     StoreError,
+    StoreFull,
     blocking,
     decode_group,
     names,
@@ -220,3 +222,33 @@ async def test_a_cancelled_call_harms_no_neighbour(store: RayStore) -> None:
     done = await asyncio.gather(*calls, return_exceptions=True)
     assert [type(result).__name__ for result in done] == ["Rollout", "CancelledError", "Rollout"]
     assert len(await store.query_rollouts()) >= 2
+
+
+def test_a_group_that_does_not_arrive_is_an_error_that_says_what_may_be_full(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import ray
+
+    from raybolt.store import blocks
+
+    @ray.remote(num_cpus=0)
+    class Never:
+        async def come(self) -> None:
+            await asyncio.Event().wait()
+
+    never = Never.remote()  # what Ray does with a spilled object that it has no room to read back
+    handle = GroupHandle(
+        group_id="g",
+        task_id=None,
+        claim=None,
+        ref=never.come.remote(),
+        num_rollouts=1,
+        num_succeeded=1,
+        num_spans=1,
+        num_tokens=2,
+        nbytes=100,
+    )
+    monkeypatch.setattr(blocks, "FETCH_SECONDS", 0.2)
+    with pytest.raises(StoreFull, match=r"has not brought 1 groups here within 0.2 s.*let go of handles"):
+        read_group(handle)
+    ray.kill(never)
