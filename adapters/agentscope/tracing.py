@@ -17,7 +17,7 @@ from typing import Any
 from agentscope.agent import Agent
 from agentscope.message import TextBlock, ToolCallBlock, ToolResultState
 from agentscope.permission import PermissionBehavior, PermissionDecision
-from agentscope.tool import ToolResponse
+from agentscope.tool import Edit, Read, ToolResponse, Write
 
 from raybolt.adapters.agentscope.memory import run_memory
 from raybolt.adapters.agentscope.messages import text_of
@@ -25,7 +25,7 @@ from raybolt.adapters.patching import patched
 from raybolt.adapters.streams import stepped
 from raybolt.env.context import RunContext, current_run, entering
 from raybolt.env.policy import PolicyAbort
-from raybolt.env.recorded_tools import ToolAnswer, recorded_answer
+from raybolt.env.recorded_tools import ToolAnswer, recorded_answer, recorded_tools
 from raybolt.env.recorder import OpenSpan
 from raybolt.store import names
 
@@ -107,7 +107,7 @@ def _acting(original: Callable[..., AsyncGenerator[Any, None]]) -> Callable[...,
             async for chunk in stream:
                 yield chunk
             return
-        answer = recorded_answer(tool_call.name, span.attributes[names.TOOL_ARGUMENTS], tool_call.id)
+        answer = await _recorded(agent, tool_call, span)
         if answer is not None:
             answer.repeat_inside(span)
             response = _answered(answer)
@@ -142,6 +142,20 @@ def _tool_span(tool_call: ToolCallBlock) -> OpenSpan | None:
     }
     name = f"{names.EXECUTE_TOOL} {tool_call.name}"
     return around.run.recorder.begin(name, parent_id=around.span_id, attributes=attributes)
+
+
+async def _recorded(agent: Agent, tool_call: ToolCallBlock, span: OpenSpan) -> ToolAnswer | None:
+    """In a replay, what the tool gave then; None to run it.
+
+    A tool that is given the agent's state is there to change it (structured output, tasks, other tools), and
+    runs again; but for those that only keep in it what they know of files.
+    """
+    if recorded_tools.get() is None:
+        return None
+    tool = await agent.toolkit.get_tool(tool_call.name)
+    if tool is not None and tool.is_state_injected and not isinstance(tool, Read | Write | Edit):
+        return None
+    return recorded_answer(tool_call.name, span.attributes[names.TOOL_ARGUMENTS], tool_call.id)
 
 
 def _answered(answer: ToolAnswer) -> ToolResponse:

@@ -47,6 +47,11 @@ def say(text: str) -> Completion:
     return Completion(ChatMessage("assistant", text))
 
 
+def call_tool(name: str, arguments: dict[str, Any]) -> Completion:
+    call = ToolCall(f"call_{name}", name, json.dumps(arguments))
+    return Completion(ChatMessage("assistant", None, (call,)), "tool_calls")
+
+
 def asks(*calls: tuple[str, str]) -> Callable[[ChatRequest], Completion]:
     """Asks for tools, each as (name, query), and then says what they answered."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 from kits.every import KITS, kit_of
-from recorded_agents import asks, breaks, executions, look, record, slow_look, wrapped
+from recorded_agents import asks, breaks, executions, look, record, say, slow_look, wrapped
 
 import raybolt
 from raybolt.adapters.patching import active_patches
@@ -86,3 +86,77 @@ async def test_the_same_tool_asked_twice_at_once_answers_each_call_as_then(frame
         async with await replay(agent, store, rollout_id) as at:
             assert told(at.run.trajectory.calls[-1]) == told(then.calls[-1])
     assert len(executions) == len(set(told(then.calls[-1])))
+
+
+def told_by_langchain(llm):
+    """LangChain puts the exception into words, which are not the exception's own."""
+    from langchain.agents import create_agent
+    from langchain_core.tools import StructuredTool, ToolException
+
+    def breaks_as_told(query: str) -> str:
+        """Looks something up, and cannot."""
+        try:
+            return breaks(query)
+        except ValueError as error:
+            raise ToolException(str(error)) from error
+
+    tool = StructuredTool.from_function(
+        breaks_as_told, name="breaks", handle_tool_error=lambda error: f"sorry, {error}"
+    )
+    return create_agent(llm, [tool], name="writer")
+
+
+def raised_by_openai_agents(llm):
+    from agents import Agent, Runner, UserError, function_tool
+
+    tool = function_tool(breaks, failure_error_function=None)
+
+    async def go(question):
+        try:
+            await Runner.run(Agent("writer", model=llm, tools=[tool]), question)
+        except UserError as error:
+            return await Runner.run(Agent("writer", model=llm), f"{error} <- {error.__cause__!r}")
+
+    return go
+
+
+def raised_by_autogen(llm):
+    from autogen_agentchat.agents import AssistantAgent
+    from autogen_core import CancellationToken
+    from autogen_core.tools import FunctionTool
+
+    tool = FunctionTool(breaks, "Breaks.")
+
+    async def go(question):
+        try:
+            await tool.run_json({"query": "shop"}, CancellationToken())
+        except ValueError as error:
+            return await AssistantAgent("writer", llm).run(task=repr(error))
+
+    return go
+
+
+@pytest.mark.parametrize(
+    ("framework", "build"),
+    [
+        ("langchain", told_by_langchain),
+        ("openai-agents", raised_by_openai_agents),
+        ("autogen", raised_by_autogen),
+    ],
+)
+async def test_what_a_framework_made_of_an_error_is_made_of_it_again(framework, build):
+    kit_of(framework)  # skips where it is not installed
+    agent = raybolt.wrap(build, framework=framework, reward=lambda *_: 1.0)
+    async with LocalStore(None) as store:
+        rollout_id, then = await record(
+            store, agent, lambda call: asks(("breaks", "shop"))(call) if call.tools else say("done")
+        )
+        assert "shop is closed (1)" in then.calls[-1].messages[-1].content
+        async with await replay(agent, store, rollout_id) as at:
+            assert at.run.end.error is None
+            now = at.run.trajectory
+        assert [call.messages for call in now.calls] == [call.messages for call in then.calls]
+        assert [(span.status, span.status_message) for span in now.tool_spans] == [
+            (span.status, span.status_message) for span in then.tool_spans
+        ]
+    assert executions == ["shop"]
