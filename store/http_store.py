@@ -3,6 +3,7 @@
 import asyncio
 import os
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -15,7 +16,16 @@ from .completion import appearing
 from .http_link import Answer, HttpLink, checked_url
 from .paths import path_segment
 from .remote_block import RemoteBlock
-from .routes import BLOCK_PATH, BY_OPERATION, CAPABILITIES_PATH, EXPORT_PATH, SEARCH, TRACES_PATH, Route
+from .routes import (
+    BLOCK_PATH,
+    BY_OPERATION,
+    CAPABILITIES_PATH,
+    EXPORT_PATH,
+    REPEAT_HEADER,
+    SEARCH,
+    TRACES_PATH,
+    Route,
+)
 from .row_frames import ROWS_TYPE, pack_rows, unpack_rows
 from .rows import SpanRow
 from .span_mailbox import SpanMailbox
@@ -168,7 +178,7 @@ class HttpStore(StoreClient):
     async def _add_rows(self, rows: list[SpanRow]) -> list[int]:
         route = BY_OPERATION["add_rows"]
         answer = await self._link.send(
-            route.method, route.path, self._body(pack_rows(rows)), self._headers(ROWS_TYPE)
+            route.method, route.path, self._body(pack_rows(rows)), self._headers(ROWS_TYPE) | _named()
         )
         repeated: list[int] = load(answer.body, "the answer")
         return repeated
@@ -176,6 +186,8 @@ class HttpStore(StoreClient):
     async def _send(self, route: Route, arguments: Mapping[str, Any]) -> Answer:
         path, others = _with_path(route, arguments)
         headers = {"Accept": ROWS_TYPE} if route.operation == "rows" else {}
+        if route.method != "GET" and not route.waits:
+            headers |= _named()
         if route.method == "GET" and not route.search:
             query = urlencode({name: value for name, value in others.items() if value is not None})
             return await self._link.send("GET", f"{path}?{query}" if query else path, None, headers)
@@ -213,6 +225,11 @@ class HttpStore(StoreClient):
         url = f"{self.url}{path}?{urlencode({'seal': answer['seal']})}"
         block = RemoteBlock(url, self._token, self._ca, self._compress, self._retry_seconds)
         return replace(handle, ref=block)
+
+
+def _named() -> dict[str, str]:
+    """The header of a request that changes something, which may arrive twice."""
+    return {REPEAT_HEADER: uuid.uuid4().hex}
 
 
 def _with_path(route: Route, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

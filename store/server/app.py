@@ -30,10 +30,12 @@ from .export import send_export
 from .openapi import docs_page, document
 from .otlp import TraceReceiver
 from .problems import Handler, HttpProblem, answer_problems
+from .repeats import MAX_BYTES, Repeats
 from .seals import Seals
 
 _OPEN_PATHS = frozenset({"/", "/docs", "/openapi.json", "/healthz"})
 """What needs no token: it says nothing of what the store holds."""
+
 _WRONG_TOKEN = (
     "the token is missing or wrong; give it by --token, RAYBOLT_STORE_TOKEN or HttpStore(token=…), or send "
     "Authorization: Bearer TOKEN"
@@ -42,7 +44,8 @@ _WRONG_TOKEN = (
 
 def make_app(store: StoreClient, *, tokens: Sequence[str], max_body_bytes: int) -> web.Application:
     """Returns the application; every path but the description's own needs one of the tokens, if any."""
-    app = web.Application(middlewares=[answer_problems, _token_check(tokens)])
+    repeats = Repeats(MAX_BYTES)
+    app = web.Application(middlewares=[answer_problems, _token_check(tokens), repeats.middleware()])
     server = _Handlers(store, max_body_bytes)
     app.on_cleanup.append(server.close)
     for route in ROUTES:
