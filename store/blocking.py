@@ -6,7 +6,7 @@ from collections.abc import Coroutine
 from functools import cache
 from typing import Any, TypeVar
 
-from .errors import StoreError
+from .errors import InvalidValue, StoreError
 
 T = TypeVar("T")
 
@@ -14,12 +14,19 @@ T = TypeVar("T")
 def blocking(call: Coroutine[Any, Any, T]) -> T:
     """Returns the result of an asynchronous store call, for threads that run no event loop.
 
-    Raises StoreError inside a running event loop, which it would stall: await the call there.
+    A call that is interrupted (Ctrl-C) ends. Raises StoreError inside a running event loop, which it would
+    stall: await the call there. Raises InvalidValue for what is no call.
     """
+    if not asyncio.iscoroutine(call):
+        raise InvalidValue(f"call is {call!r}; give a call, such as blocking(store.statistics())")
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return asyncio.run_coroutine_threadsafe(call, _background_loop()).result()
+        answer = asyncio.run_coroutine_threadsafe(call, _background_loop())
+        try:
+            return answer.result()
+        finally:
+            answer.cancel()  # what waits on, if this thread was interrupted; else it has ended
     call.close()
     raise StoreError("blocking() was called inside a running event loop; await the store's method instead")
 

@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from .arguments import checked_arguments, each_of, pairs_of
 from .base import START, Latest, LightningStore
-from .errors import InvalidValue
 from .plain import checked_text, checked_time, checked_whole
 from .query import FilterLogic, SortOrder
 from .resource_kinds import typed
@@ -42,8 +42,8 @@ from .values import (
     checked_count,
     checked_mode,
     claims_of,
+    given_object,
     json_copy,
-    listed,
     new_id,
     object_copy,
     optional_text,
@@ -52,19 +52,24 @@ from .values import (
 
 
 class StoreClient(LightningStore):
-    """A store whose keeper is reached by ``_ask``; all that an implementation adds."""
+    """A store whose keeper is reached by ``_reach``; all that an implementation adds."""
 
     folder: Path | None = None
     """Where its journals are, on the machine of its keeper; None in memory, and where only that knows."""
 
-    @abstractmethod
     async def _ask(self, operation: str, **arguments: Any) -> Any:
+        """Returns the keeper's answer; raises what the keeper raised, InvalidValue for a wrong argument."""
+        return await self._reach(operation, checked_arguments(operation, arguments))
+
+    @abstractmethod
+    async def _reach(self, operation: str, arguments: dict[str, Any]) -> Any:
         """Returns the keeper's answer; raises what the keeper raised."""
 
     # Rollouts
 
     async def enqueue_many_rollouts(self, rollouts: Sequence[EnqueueRolloutRequest]) -> list[Rollout]:
-        queued: list[Rollout] = await self._ask("enqueue", requests=[prepared(each) for each in rollouts])
+        requests = [prepared(each) for each in each_of(rollouts, "rollouts")]
+        queued: list[Rollout] = await self._ask("enqueue", requests=requests)
         return queued
 
     async def start_rollout(
@@ -103,7 +108,7 @@ class StoreClient(LightningStore):
     ) -> list[AttemptedRollout]:
         taken: list[AttemptedRollout] = await self._ask(
             "dequeue",
-            limit=max(checked_whole(limit, "limit"), 0),
+            limit=max(checked_count(limit, "limit", least=None), 0),
             worker_id=optional_text(worker_id, "worker_id"),
             claim=uuid.uuid4().hex,
         )
@@ -151,10 +156,10 @@ class StoreClient(LightningStore):
     ) -> list[Rollout]:
         rollouts: list[Rollout] = await self._ask(
             "rollouts",
-            status_in=listed(status_in, "status_in"),
-            rollout_id_in=listed(rollout_id_in, "rollout_id_in"),
+            status_in=status_in,
+            rollout_id_in=rollout_id_in,
             rollout_id_contains=rollout_id_contains,
-            group_id_in=listed(group_id_in, "group_id_in"),
+            group_id_in=group_id_in,
             mode=mode,
             filter_logic=filter_logic,
             sort_by=sort_by,
@@ -167,18 +172,14 @@ class StoreClient(LightningStore):
     async def wait_for_rollouts(
         self, rollout_ids: Iterable[str], timeout: float | None = None
     ) -> list[Rollout]:
-        ended: list[Rollout] = await self._ask(
-            "wait_for_rollouts", rollout_ids=listed(rollout_ids, "rollout_ids"), timeout=timeout
-        )
+        ended: list[Rollout] = await self._ask("wait_for_rollouts", rollout_ids=rollout_ids, timeout=timeout)
         return ended
 
     async def delete_rollouts(self, rollout_ids: Iterable[str]) -> int:
-        num_deleted: int = await self._ask("delete_rollouts", rollout_ids=listed(rollout_ids, "rollout_ids"))
+        num_deleted: int = await self._ask("delete_rollouts", rollout_ids=rollout_ids)
         return num_deleted
 
     async def prune(self, older_than_seconds: float) -> int:
-        if not older_than_seconds >= 0:
-            raise InvalidValue(f"older_than_seconds is {older_than_seconds}; give 0 or more")
         num_deleted: int = await self._ask("prune", older_than_seconds=older_than_seconds)
         return num_deleted
 
@@ -234,16 +235,15 @@ class StoreClient(LightningStore):
         return attempts
 
     async def get_latest_attempts(self, rollout_ids: Iterable[str]) -> list[Attempt | None]:
-        attempts: list[Attempt | None] = await self._ask(
-            "latest_attempts", rollout_ids=listed(rollout_ids, "rollout_ids")
-        )
+        attempts: list[Attempt | None] = await self._ask("latest_attempts", rollout_ids=rollout_ids)
         return attempts
 
     # Spans
 
     async def add_many_spans(self, spans: Sequence[Span]) -> list[Span]:
-        repeated = set(await self._ask("add_rows", rows=[pack_span(span) for span in spans]))
-        return [span for index, span in enumerate(spans) if index not in repeated]
+        given = list(each_of(spans, "spans"))
+        repeated = set(await self._ask("add_rows", rows=[pack_span(span) for span in given]))
+        return [span for index, span in enumerate(given) if index not in repeated]
 
     async def query_spans(
         self,
@@ -287,7 +287,7 @@ class StoreClient(LightningStore):
     async def get_many_span_sequence_ids(self, rollout_attempt_ids: Sequence[tuple[str, str]]) -> list[int]:
         numbers: list[int] = await self._ask(
             "next_sequence_ids",
-            pairs=[(rollout_id, attempt_id) for rollout_id, attempt_id in rollout_attempt_ids],
+            pairs=pairs_of(rollout_attempt_ids, "rollout_attempt_ids"),
         )
         return numbers
 
@@ -305,17 +305,11 @@ class StoreClient(LightningStore):
     async def query_groups(
         self, *, status_in: Iterable[GroupStatus] | None = None, group_id_in: Iterable[str] | None = None
     ) -> list[Group]:
-        groups: list[Group] = await self._ask(
-            "groups",
-            status_in=listed(status_in, "status_in"),
-            group_id_in=listed(group_id_in, "group_id_in"),
-        )
+        groups: list[Group] = await self._ask("groups", status_in=status_in, group_id_in=group_id_in)
         return groups
 
     async def wait_for_groups(self, group_ids: Iterable[str], timeout: float | None = None) -> list[Group]:
-        complete: list[Group] = await self._ask(
-            "wait_for_groups", group_ids=listed(group_ids, "group_ids"), timeout=timeout
-        )
+        complete: list[Group] = await self._ask("wait_for_groups", group_ids=group_ids, timeout=timeout)
         return complete
 
     async def take_groups(
@@ -325,12 +319,10 @@ class StoreClient(LightningStore):
         group_id_in: Iterable[str] | None = None,
         lease_seconds: float | None = None,
     ) -> list[GroupHandle]:
-        if lease_seconds is not None and not lease_seconds > 0:
-            raise InvalidValue(f"lease_seconds is {lease_seconds}; give more than 0, or None for no lease")
         handles: list[GroupHandle] = await self._ask(
             "take_groups",
             limit=checked_count(limit, "limit"),
-            group_id_in=listed(group_id_in, "group_id_in"),
+            group_id_in=group_id_in,
             claim=uuid.uuid4().hex,
             lease_seconds=lease_seconds,
         )
@@ -350,7 +342,7 @@ class StoreClient(LightningStore):
     ) -> ResourcesUpdate:
         update: ResourcesUpdate = await self._ask(
             "add_resources",
-            resources=object_copy(resources, "resources"),
+            resources=given_object(resources, "resources"),
             resources_id=new_id("rs") if resources_id is None else checked_text(resources_id, "resources_id"),
         )
         return typed(update)
@@ -359,7 +351,7 @@ class StoreClient(LightningStore):
         update: ResourcesUpdate = await self._ask(
             "update_resources",
             resources_id=checked_text(resources_id, "resources_id"),
-            resources=object_copy(resources, "resources"),
+            resources=given_object(resources, "resources"),
         )
         return typed(update)
 
@@ -399,7 +391,7 @@ class StoreClient(LightningStore):
     ) -> Worker:
         stats = heartbeat_stats
         if stats is not UNSET:
-            stats = object_copy(stats, "heartbeat_stats")
+            stats = given_object(stats, "heartbeat_stats")
         worker: Worker = await self._ask(
             "update_worker", worker_id=checked_text(worker_id, "worker_id"), heartbeat_stats=stats
         )
@@ -418,7 +410,7 @@ class StoreClient(LightningStore):
     ) -> list[Worker]:
         workers: list[Worker] = await self._ask(
             "workers",
-            status_in=listed(status_in, "status_in"),
+            status_in=status_in,
             worker_id_contains=worker_id_contains,
             filter_logic=filter_logic,
             sort_by=sort_by,

@@ -127,7 +127,7 @@ class HttpStore(StoreClient):
         """Itself: configurations that hold a store are copied, and a copy's connections nobody would end."""
         return self
 
-    async def _ask(self, operation: str, **arguments: Any) -> Any:
+    async def _reach(self, operation: str, arguments: dict[str, Any]) -> Any:
         return await asyncio.wrap_future(self._link.start(self._answer(operation, arguments)))
 
     # What follows runs on the link's loop.

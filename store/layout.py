@@ -1,6 +1,7 @@
 """Where a store's folder keeps what: one journal, or one per shard."""
 
 import json
+import os
 from pathlib import Path
 
 from .errors import InvalidValue, StoreError
@@ -8,6 +9,20 @@ from .journal import FILE_NAME
 
 LAYOUT_FILE = "shards.json"
 """Present in the folder of a store with several shards; holds how many."""
+
+
+def checked_folder(path: str | os.PathLike[str]) -> Path:
+    """Returns the folder, which is made if need be; InvalidValue for what names none, or cannot be made."""
+    if not isinstance(path, str | os.PathLike) or not os.fspath(path):
+        raise InvalidValue(f"path is {path!r}; give a folder, or None to keep the store in memory")
+    folder = Path(path).expanduser().resolve()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InvalidValue(
+            f"path is {str(path)!r}, where no folder can be made ({error.strerror}); give another one"
+        ) from None
+    return folder
 
 
 def num_shards_of(folder: Path) -> int | None:

@@ -1,16 +1,17 @@
 """The store in this process, in memory or in a folder."""
 
 import os
-from pathlib import Path
 from typing import Any, NoReturn
 
+from .arguments import age
 from .client import StoreClient
 from .errors import StoreError
 from .keeper import CACHE_BYTES, Keeper
-from .layout import check_one_shard
+from .layout import check_one_shard, checked_folder
 from .room import RESERVE_BYTES, Room
 from .types import Capabilities
 from .unshared import unshared
+from .values import checked_count
 
 
 class LocalStore(StoreClient):
@@ -37,15 +38,19 @@ class LocalStore(StoreClient):
         Keep what is in flight if those who run it live on when this process ends: clients of a server.
         Spans raise StoreFull while the folder's disk has less than the reserve free.
         """
-        self.folder = Path(path).resolve() if path is not None else None
+        if retention_seconds is not None:
+            retention_seconds = age(retention_seconds, "retention_seconds")
+        cache = checked_count(cache_bytes, "cache_bytes")
+        reserve = checked_count(reserve_bytes, "reserve_bytes")
+        self.folder = checked_folder(path) if path is not None else None
         if self.folder is not None:
             check_one_shard(self.folder)
         self._keeper = Keeper(
             self.folder,
             publish=_itself,
             keep_in_flight=keep_in_flight,
-            cache_bytes=cache_bytes,
-            room=Room(self.folder, reserve_bytes) if self.folder is not None else None,
+            cache_bytes=cache,
+            room=Room(self.folder, reserve) if self.folder is not None else None,
             retention_seconds=retention_seconds,
         )
 
@@ -59,14 +64,20 @@ class LocalStore(StoreClient):
             durable=self.folder is not None,
         )
 
-    async def _ask(self, operation: str, **arguments: Any) -> Any:
+    async def _reach(self, operation: str, arguments: dict[str, Any]) -> Any:
         return unshared(await self._keeper.ask(operation, arguments))
 
     async def close(self) -> None:
         self._keeper.close()
 
     def __reduce__(self) -> NoReturn:
-        raise StoreError("a LocalStore lives in one process; use RayStore to reach a store from several")
+        raise StoreError(
+            "a LocalStore lives in one process; to reach it from others, serve it (raybolt.store.serve) and "
+            "give them an HttpStore, or use a RayStore"
+        )
+
+    def __repr__(self) -> str:
+        return f"LocalStore({str(self.folder) if self.folder is not None else None!r})"
 
 
 def _itself(table: Any) -> Any:

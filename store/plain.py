@@ -4,11 +4,12 @@ It has to be refused before anything is changed: a value that only the journal f
 memory ahead of the file.
 """
 
+from collections.abc import Mapping
 from math import isfinite
 from typing import Any
 
 from .errors import InvalidValue
-from .types import Span
+from .types import Span, SpanEvent
 
 _LARGEST = 2**63 - 1  # of SQLite's whole numbers
 _SPAN_STATUSES = ("ok", "error", "unset")
@@ -16,7 +17,7 @@ _SPAN_STATUSES = ("ok", "error", "unset")
 
 def checked_text(value: str, field: str) -> str:
     """Returns an id or a name; InvalidValue for what is no text, empty, or no valid Unicode."""
-    if not isinstance(value, str) or not value or not _is_unicode(value):
+    if not isinstance(value, str) or not value or not is_unicode(value):
         raise InvalidValue(f"{field} is {value!r}; give a text that is not empty and valid Unicode")
     return value
 
@@ -37,6 +38,8 @@ def checked_time(value: float, field: str) -> float:
 
 def check_span(span: Span) -> None:
     """Raises InvalidValue, naming the field, for a span with a plain field that cannot be kept."""
+    if not isinstance(span, Span):
+        raise InvalidValue(f"spans holds {span!r}; give a Span")
     if _can_be_kept(span):
         return
     for field in ("rollout_id", "attempt_id", "trace_id", "span_id", "name"):
@@ -49,6 +52,18 @@ def check_span(span: Span) -> None:
         checked_time(getattr(span, field), field)
     if span.status not in _SPAN_STATUSES:
         raise InvalidValue(f"status of a span is {span.status!r}; give one of {', '.join(_SPAN_STATUSES)}")
+    _check_attributes(span.attributes, f"attributes of span {span.name!r}")
+    for event in span.events:
+        if not isinstance(event, SpanEvent):
+            raise InvalidValue(f"events of span {span.name!r} hold {event!r}; give a SpanEvent")
+        checked_text(event.name, "name of an event")
+        checked_time(event.time, f"time of event {event.name!r}")
+        _check_attributes(event.attributes, f"attributes of event {event.name!r}")
+
+
+def _check_attributes(attributes: Mapping[str, Any], field: str) -> None:
+    if not isinstance(attributes, Mapping):
+        raise InvalidValue(f"{field} are {attributes!r}; give a dict")
 
 
 def _can_be_kept(span: Span) -> bool:
@@ -65,19 +80,22 @@ def _can_be_kept(span: Span) -> bool:
     try:
         return (
             all(texts[:5])
-            and _is_unicode("".join(texts))
+            and is_unicode("".join(texts))
             and type(span.sequence_id) is int
             and abs(span.sequence_id) <= _LARGEST
             and type(span.start_time) is type(span.end_time) is float
             and isfinite(span.start_time)
             and isfinite(span.end_time)
             and span.status in _SPAN_STATUSES
+            and type(span.attributes) is dict
+            and not span.events
         )
     except TypeError:  # one of the texts is none
         return False
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8, which half of a character cannot."""
     try:
         return text.isascii() or bool(text.encode())
     except UnicodeEncodeError:

@@ -16,11 +16,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .client import StoreClient
 from .errors import InvalidValue, StoreError
-from .layout import shard_folders
+from .layout import checked_folder, shard_folders
 from .room import RESERVE_BYTES
 from .router import ShardRouter
 from .shard import Shard, ShardLink, ShardState
 from .types import Capabilities
+from .values import checked_count
 
 NAMESPACE = "raybolt"
 """Ray namespace of all shards, so that drivers with other namespaces find them."""
@@ -61,7 +62,8 @@ class RayStore(StoreClient):
         Raises StoreError if a store of this name keeps another folder, or if the folder cannot be opened;
         InvalidValue if it holds another number of shards.
         """
-        folder = Path(path).resolve() if path is not None else None
+        folder = checked_folder(path) if path is not None else None
+        reserve_bytes = checked_count(reserve_bytes, "reserve_bytes")
         own_folders: Sequence[Path | None] = (
             [None] * _checked_number(num_shards) if folder is None else shard_folders(folder, num_shards)
         )
@@ -115,7 +117,7 @@ class RayStore(StoreClient):
     def num_shards(self) -> int:
         return len(self._links)
 
-    async def _ask(self, operation: str, **arguments: Any) -> Any:
+    async def _reach(self, operation: str, arguments: dict[str, Any]) -> Any:
         return await self._router.ask(operation, arguments)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -6,7 +6,7 @@ object on a change and never mutates one that was handed out.
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, TypeAlias, TypedDict, get_args
 
@@ -82,10 +82,8 @@ class RolloutConfig:
             seconds = getattr(self, name)
             if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
                 raise InvalidValue(f"{name} is {seconds!r}; give a number above 0, or None for no limit")
-        if isinstance(self.retry_condition, str):
-            raise InvalidValue(
-                f"retry_condition is the string {self.retry_condition!r}; give a list of statuses"
-            )
+        if isinstance(self.retry_condition, str) or not isinstance(self.retry_condition, Iterable):
+            raise InvalidValue(f"retry_condition is {self.retry_condition!r}; give a list of statuses")
         # A list, as Agent Lightning's users write it, would let the config change, and differ when read back.
         object.__setattr__(self, "retry_condition", tuple(self.retry_condition))
         for status in self.retry_condition:

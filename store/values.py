@@ -4,8 +4,9 @@ import json
 import uuid
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import get_args
 
+from .arguments import whole
 from .errors import InvalidValue
 from .plain import checked_text
 from .rows import dump_json
@@ -19,7 +20,9 @@ def new_id(prefix: str) -> str:
 
 def prepared(request: EnqueueRolloutRequest) -> EnqueueRolloutRequest:
     """Returns the request with an id, and with JSON that the caller can no longer change."""
-    for field in ("rollout_id", "task_id", "group_id"):
+    if not isinstance(request, EnqueueRolloutRequest):
+        raise InvalidValue(f"rollouts holds {request!r}; give a list of EnqueueRolloutRequest(input=…)")
+    for field in ("rollout_id", "task_id", "group_id", "resources_id"):
         optional_text(getattr(request, field), field)
     return replace(
         request,
@@ -33,7 +36,10 @@ def prepared(request: EnqueueRolloutRequest) -> EnqueueRolloutRequest:
 
 def json_copy(value: Json, field: str) -> Json:
     """Returns a copy of a JSON value; InvalidValue, naming the field, for what is none."""
-    return json.loads(dump_json(value, field))
+    try:
+        return json.loads(dump_json(value, field))
+    except RecursionError:
+        raise InvalidValue(f"{field} is nested too deeply; give flatter JSON") from None
 
 
 def object_copy(value: Mapping[str, Json] | None, field: str) -> dict[str, Json]:
@@ -44,6 +50,13 @@ def object_copy(value: Mapping[str, Json] | None, field: str) -> dict[str, Json]
         raise InvalidValue(f"{field} is {value!r}; give a dict, whose values are JSON")
     copy: dict[str, Json] = json_copy(dict(value), field)
     return copy
+
+
+def given_object(value: Mapping[str, Json], field: str) -> dict[str, Json]:
+    """Returns a copy of a JSON object; InvalidValue for None, too."""
+    if value is None:
+        raise InvalidValue(f"{field} is None; give a dict, whose values are JSON")
+    return object_copy(value, field)
 
 
 def checked_mode(mode: Mode | None) -> Mode | None:
@@ -65,18 +78,12 @@ def checked_config(config: RolloutConfig) -> RolloutConfig:
     return config
 
 
-def checked_count(value: int, field: str) -> int:
-    """Returns the number; InvalidValue, naming the field, for one below 0."""
-    if value < 0:
-        raise InvalidValue(f"{field} is {value}; give 0 or more")
-    return value
-
-
-def listed(values: Iterable[Any] | None, field: str) -> list[Any] | None:
-    """Returns the values as a list, which travels; a lone string is a mistake, not a list of letters."""
-    if isinstance(values, str):
-        raise InvalidValue(f"{field} is the string {values!r}; give a list of strings")
-    return None if values is None else list(values)
+def checked_count(value: int, field: str, *, least: int | None = 0) -> int:
+    """Returns the number as an int; InvalidValue, naming the field, for what is none, or below the least."""
+    number = whole(value, field)
+    if least is not None and number < least:
+        raise InvalidValue(f"{field} is {value}; give {least} or more")
+    return number
 
 
 def claims_of(handles: Iterable[GroupHandle]) -> list[tuple[str, str]]:

@@ -31,7 +31,7 @@ class ShardedStore(StoreClient):
             thread_safe=True, async_safe=True, zero_copy=True, otlp_traces=False, durable=False
         )
 
-    async def _ask(self, operation: str, **arguments: Any) -> Any:
+    async def _reach(self, operation: str, arguments: dict[str, Any]) -> Any:
         return unshared(await self._router.ask(operation, arguments))
 
     async def close(self) -> None:

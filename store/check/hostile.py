@@ -1,13 +1,16 @@
 """Values that no store should swallow: refused by field, and nothing is broken afterwards."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from raybolt.store.base import LightningStore
 from raybolt.store.check.rules import check, expect, refused
 from raybolt.store.check.samples import make_span, run_one
 from raybolt.store.errors import InvalidValue
-from raybolt.store.types import EnqueueRolloutRequest
+from raybolt.store.types import EnqueueRolloutRequest, SpanEvent
 
 _LONE_SURROGATE = "\ud800"  # what no file and no message can hold
 
@@ -96,4 +99,59 @@ async def bad_objects(store: LightningStore) -> None:
     await _still_works(store)
 
 
-HOSTILE = (spans_with_bad_fields, bad_ids, bad_objects)
+@check("Arguments of the wrong type or kind are refused by field, and the store goes on")
+async def bad_arguments(store: LightningStore) -> None:
+    started = await store.start_rollout("x", rollout_id="r")
+    span: Any = make_span(started.attempt)
+    any_store: Any = store
+    calls: list[tuple[str, Callable[[Any], Awaitable[object]], tuple[Any, ...]]] = [
+        ("rollout_id", any_store.get_rollout_by_id, (None, 5, ["r"], _LONE_SURROGATE)),
+        ("rollout_id", any_store.start_attempt, (None, 5)),
+        ("rollout_id", any_store.query_spans, (5,)),
+        ("attempt_id", lambda bad: any_store.update_attempt("r", bad, "failed"), (None, 5)),
+        ("attempt_id", lambda bad: any_store.query_spans("r", bad), (5,)),
+        ("name_contains", lambda bad: any_store.query_spans("r", name_contains=bad), (5,)),
+        ("group_id", any_store.get_group, (None, 5)),
+        ("resources_id", any_store.get_resources_by_id, (None, 5)),
+        ("resources_id", lambda bad: any_store.update_rollout("r", resources_id=bad), (5,)),
+        ("resources_id", lambda bad: any_store.enqueue_rollout("x", resources_id=bad), (5,)),
+        ("worker_id", any_store.get_worker_by_id, (None, 5)),
+        ("rollout_ids", any_store.wait_for_rollouts, ("r", None, 5, [5])),
+        ("rollout_ids", any_store.delete_rollouts, ("r", None, [None])),
+        ("group_ids", any_store.wait_for_groups, ("g", None)),
+        ("rollout_id_in", lambda bad: any_store.query_rollouts(rollout_id_in=bad), ("r", 5, [["r"]])),
+        ("status_in", lambda bad: any_store.query_rollouts(status_in=bad), (["quueing"], [5], ["taken"])),
+        ("status_in", lambda bad: any_store.query_groups(status_in=bad), (["running"],)),
+        ("status_in", lambda bad: any_store.query_workers(status_in=bad), (["bussy"],)),
+        ("mode", lambda bad: any_store.query_rollouts(mode=bad), ("trian", 5)),
+        ("limit", lambda bad: any_store.query_rollouts(limit=bad), ("3", None, 1.5)),
+        ("offset", lambda bad: any_store.query_workers(offset=bad), ("3", None, 1.5)),
+        ("limit", any_store.dequeue_many_rollouts, ("3", 1.5)),
+        ("limit", any_store.take_groups, ("3", None)),
+        ("lease_seconds", lambda bad: any_store.take_groups(1, lease_seconds=bad), ("3", -1, float("inf"))),
+        ("timeout", lambda bad: any_store.wait_for_rollouts(["r"], bad), ("1", float("nan"))),
+        ("timeout", lambda bad: any_store.get_changes("0", timeout=bad), ("1",)),
+        ("cursor", any_store.get_changes, (0, None)),
+        ("older_than_seconds", any_store.prune, ("1d", -1, float("nan"), None)),
+        ("rollouts", any_store.enqueue_many_rollouts, (None, [{"input": 1}], EnqueueRolloutRequest(input=1))),
+        ("spans", any_store.add_many_spans, (None, span, [None], [{"name": "n"}])),
+        ("rollout_attempt_ids", any_store.get_many_span_sequence_ids, (["r"], [("r", "a", "b")], ("r", "a"))),
+        ("attributes", any_store.add_span, (replace(span, attributes=None), replace(span, attributes=[1]))),
+        ("events", any_store.add_span, (replace(span, events=({"name": "e"},)),)),
+        ("time", any_store.add_span, (replace(span, events=(SpanEvent("e", float("nan")),)),)),
+        ("resources", any_store.add_resources, (None,)),
+        ("heartbeat_stats", lambda bad: any_store.update_worker("w", bad), (None,)),
+    ]
+    for field, call, values in calls:
+        for value in values:
+            with refused(InvalidValue, field):
+                await call(value)
+    expect(await store.query_rollouts(), [started], "the rollouts kept")
+    expect(await store.wait_for_rollouts([], float("inf")), [], "what ends of none, without a limit")
+    expect(len(await store.query_rollouts(limit=np.int64(1))), 1, "rollouts by a count of NumPy's")  # type: ignore[arg-type]
+    expect(len(await any_store.add_many_spans(one for one in [span])), 1, "new spans, given one by one")
+    await store.update_rollout("r", status="cancelled")
+    await _still_works(store)
+
+
+HOSTILE = (spans_with_bad_fields, bad_ids, bad_objects, bad_arguments)
