@@ -150,7 +150,7 @@ def print_counts(where: str, counts: Mapping[str, Any]) -> None:
 def size(num_bytes: int) -> str:
     """12_345_678 as `12.3 MB`."""
     for unit, factor in (("GB", 1e9), ("MB", 1e6)):
-        if num_bytes >= factor / 10:
+        if num_bytes >= factor:
             return f"{num_bytes / factor:,.1f} {unit}"
     return f"{num_bytes / 1e3:.1f} kB"
 

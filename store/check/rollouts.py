@@ -107,6 +107,17 @@ async def requeued_order(store: LightningStore) -> None:
     expect([t.input for t in await store.dequeue_many_rollouts(limit=9)], ["b", "a", "c"], "the queue")
 
 
+@check("Rollouts that came back are handed out in the order in which they did, and a new one after them")
+async def requeued_one_after_another(store: LightningStore) -> None:
+    await enqueue_some(store, 8)
+    await store.dequeue_many_rollouts(6)
+    for index in (4, 1, 5, 0, 3, 2):
+        await store.update_rollout(f"r{index}", status="requeuing")
+    await store.enqueue_rollout("new", rollout_id="r8")
+    taken = [rollout.rollout_id for rollout in await store.dequeue_many_rollouts(9)]
+    expect(taken, ["r6", "r7", "r4", "r1", "r5", "r0", "r3", "r2", "r8"], "the queue")
+
+
 @check("update_rollout with status queuing puts a rollout into the queue, once")
 async def queued_by_hand(store: LightningStore) -> None:
     started = await store.start_rollout("x", rollout_id="r")
@@ -310,6 +321,7 @@ ROLLOUTS = (
     rollouts_with_attempts,
     concurrent_takers,
     requeued_order,
+    requeued_one_after_another,
     queued_by_hand,
     started_rollout,
     repeated_id,

@@ -54,6 +54,14 @@ class TakesAnyonesAcknowledgement(LocalStore):
         )
 
 
+class QueuesByEnqueuing(LocalStore):
+    async def dequeue_many_rollouts(
+        self, limit: int = 1, *, worker_id: str | None = None
+    ) -> list[AttemptedRollout]:
+        taken = await super().dequeue_many_rollouts(limit, worker_id=worker_id)
+        return sorted(taken, key=lambda rollout: rollout.rollout_id)
+
+
 class CountsTheDequeuedAsQueued(LocalStore):
     async def statistics(self) -> dict[str, Any]:
         counts = await super().statistics()
@@ -76,6 +84,11 @@ class RaisesWhatItLikes(LocalStore):
             TakesAnyonesAcknowledgement,
             "late_acknowledgement",
             ["InvalidTransition about 'g', lease", "seen: no error"],
+        ),
+        (
+            QueuesByEnqueuing,
+            "requeued_one_after_another",
+            ["the queue", "'r4', 'r1', 'r5', 'r0'", "'r0', 'r1', 'r2'"],
         ),
         (CountsTheDequeuedAsQueued, "statistics", ["the counts", "'queued': 1", "'queued': 2"]),
         (RaisesWhatItLikes, "enqueued_rollout", ["ZeroDivisionError: oh"]),

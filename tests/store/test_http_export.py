@@ -13,8 +13,6 @@ from store_samples import fill_group
 from raybolt.store import HttpStore, InvalidValue, LocalStore, StoreError, serve
 from raybolt.store.parquet import FILES, import_parquet
 
-pytest.importorskip("aiohttp")
-
 
 async def test_an_export_of_a_server_is_a_store_as_it_was(tmp_path: Path) -> None:
     async with LocalStore(tmp_path / "one") as served:
