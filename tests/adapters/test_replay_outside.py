@@ -1,0 +1,98 @@
+"""Replays of agents whose tools run again: commands, and plain functions that nobody has decorated."""
+
+import sys
+
+import pytest
+from openai import AsyncOpenAI
+from recorded_agents import record, say
+
+import raybolt
+from raybolt.adapters.check import NOWHERE
+from raybolt.env.errors import ReplayDiverged
+from raybolt.env.replay import replay
+from raybolt.store import LocalStore
+
+SCRIPT = """
+import json, os, sys, urllib.request
+def ask(text):
+    headers = {"Authorization": "Bearer " + os.environ["OPENAI_API_KEY"], "Content-Type": "application/json"}
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": text}]}).encode()
+    url = os.environ["OPENAI_BASE_URL"] + "/chat/completions"
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers)) as answer:
+        return json.load(answer)["choices"][0]["message"]["content"]
+def count():
+    with open(sys.argv[1], "a+") as file:
+        file.write("x")
+        file.seek(0)
+        return len(file.read())
+draft = ask("begin")
+number = count() if "chance" in sys.argv else bool(count())
+print(json.dumps(ask(f"{draft}, and the tool says {number}")))
+"""
+
+
+def in_turn(request):
+    return say(f"re: {request.messages[-1].content}")
+
+
+def command(tmp_path, *arguments):
+    path = tmp_path / "count"
+    agent = raybolt.wrap(
+        raybolt.command([sys.executable, "-c", SCRIPT, str(path), *arguments]), reward=lambda *_: 1.0
+    )
+    return agent, path
+
+
+async def test_a_commands_calls_are_answered_from_the_store_and_its_tools_run(tmp_path):
+    agent, path = command(tmp_path)
+    async with LocalStore(None) as store:
+        rollout_id, then = await record(store, agent, in_turn)
+        async with await replay(agent, store, rollout_id) as at:
+            assert (
+                at.run.end.result == then.calls[-1].reply.content == "re: re: begin, and the tool says True"
+            )
+        assert path.read_text() == "xx"
+        async with await replay(agent, store, rollout_id, until=1) as at:
+            assert at.call.request.messages[-1].content == "re: begin, and the tool says True"
+            at.run.answer(at.call.call_id, say("otherwise"))
+            assert (await at.run.next()).result == "otherwise"
+
+
+async def test_a_tool_of_a_command_that_answers_otherwise_is_a_divergence(tmp_path):
+    agent, _ = command(tmp_path, "chance")
+    async with LocalStore(None) as store:
+        rollout_id, _ = await record(store, agent, in_turn)
+        with pytest.raises(ReplayDiverged) as diverged:
+            await replay(agent, store, rollout_id)
+    assert str(diverged.value).startswith(
+        f"call 1 (role 'agent') of rollout '{rollout_id}': message 0 differs: then user: 're: begin, and the "
+        "tool says 1'; now user: 're: begin, and the tool says 2'; usual causes: the time or chance in the "
+        "agent's own code (seed it, or pass it in with the task), a tool that ran for real"
+    )
+
+
+@pytest.mark.parametrize("decorated", [True, False])
+async def test_a_plain_function_is_answered_if_it_is_decorated_and_else_runs_and_is_noticed(decorated):
+    executions = []
+
+    def look(query):
+        executions.append(query)
+        return len(executions)
+
+    tool = raybolt.operation(look) if decorated else look
+
+    async def agent(question):
+        async with AsyncOpenAI(api_key="unused", base_url=NOWHERE, max_retries=0) as client:
+            messages = [{"role": "user", "content": str(tool(question))}]
+            await client.chat.completions.create(model="m", messages=messages)
+
+    wrapped = raybolt.wrap(agent, reward=lambda *_: 1.0)
+    async with LocalStore(None) as store:
+        rollout_id, _ = await record(store, wrapped, in_turn)
+        if decorated:
+            async with await replay(wrapped, store, rollout_id) as at:
+                assert at.run.end.error is None
+            assert executions == ["go"]
+        else:
+            with pytest.raises(ReplayDiverged, match=r"call 0 .*then user: '1'; now user: '2'"):
+                await replay(wrapped, store, rollout_id)
