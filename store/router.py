@@ -222,7 +222,9 @@ class ShardRouter:
             known: Rollout | None = await self._shards[self._home[rollout_id]](
                 "rollout", {"rollout_id": rollout_id}
             )
-            return known
+            if known is not None:
+                return known
+            del self._home[rollout_id]  # somebody deleted it, and may have made another elsewhere
         found = [r for r in await self._ask_all("rollout", {"rollout_id": rollout_id}) if r is not None]
         self._remember(found)
         return found[0] if found else None

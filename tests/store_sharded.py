@@ -25,6 +25,13 @@ class ShardedStore(StoreClient):
         ]
         self._router = ShardRouter([keeper.ask for keeper in self._keepers])
 
+    def another_client(self) -> "ShardedStore":
+        """The same store, as somebody sees it who has asked nothing of it yet."""
+        client = ShardedStore(0)
+        client._keepers = self._keepers
+        client._router = ShardRouter([keeper.ask for keeper in self._keepers])
+        return client
+
     @property
     def capabilities(self) -> Capabilities:
         return Capabilities(
