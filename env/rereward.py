@@ -141,7 +141,7 @@ async def _reward(reward: RewardFunction, task: Task, stored: _Stored, require_r
     trajectory = trajectory_of(stored.rollout, stored.attempt, stored.spans)
     arguments = (task, kept.get(names.RESULT), trajectory)
     is_async = inspect.iscoroutinefunction(reward)
-    value = await reward(*arguments) if is_async else await run_in_thread(reward, *arguments)
+    value: Any = reward(*arguments) if is_async else await run_in_thread(reward, *arguments)
     value = await value if inspect.isawaitable(value) else value
     return None if failed and value is None else as_reward(value)
 
