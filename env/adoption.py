@@ -63,9 +63,12 @@ class _Adopter:
         opened = self._open.pop(span.context.span_id, None)
         if opened is None:
             return
+        from raybolt.store.otel import facts_of  # the SDK is there, or nobody would have called
+
         attributes = {name: as_attribute(value) for name, value in (span.attributes or {}).items()}
         opened.events.extend(_event(event) for event in span.events)
-        opened.end(_status(span), span.status.description, {**attributes, names.KIND: names.ADOPTED})
+        facts = facts_of(span).as_attributes()
+        opened.end(_status(span), span.status.description, {**attributes, **facts, names.KIND: names.ADOPTED})
 
     def shutdown(self) -> None:
         """Nothing: the runs' recorders hold all there is."""

@@ -187,7 +187,9 @@ async def otel_spans(store: LightningStore) -> None:
     context = outer.get_span_context()
     expect((back.trace_id, back.span_id), (f"{context.trace_id:032x}", f"{context.span_id:016x}"), "its ids")
     expect((back.name, back.status, back.status_message), ("outer", "error", "broke"), "name and status")
-    expect(dict(back.attributes), {"n": 1, "l": ["a", "b"]}, "attributes")
+    expect(
+        dict(back.attributes), {"n": 1, "l": ["a", "b"], names.SCOPE_NAME: "check"}, "attributes and scope"
+    )
     expect([(e.name, dict(e.attributes)) for e in back.events], [("half way", {"k": 2})], "events")
     expect((second.name, second.status, second.parent_id), ("inner", "unset", None), "the other")
     expect_that(

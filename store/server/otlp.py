@@ -24,6 +24,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from raybolt.store import names
 from raybolt.store.client import StoreClient
 from raybolt.store.errors import InvalidValue, UnknownAttempt, UnknownRollout
+from raybolt.store.otel_facts import KINDS, SpanFacts, link
 from raybolt.store.rows import pack_span
 from raybolt.store.types import AttributeValue, Json, Span, SpanEvent, SpanStatus
 from raybolt.store.wire import load
@@ -45,6 +46,8 @@ _ARRAYS = {
 """Lists of numbers that are arrays with us."""
 _STATUS: tuple[SpanStatus, ...] = ("unset", "ok", "error")
 _ID_KEYS = ("traceId", "spanId", "parentSpanId")
+_ID_BYTES = (16, 8)
+"""Of a trace's and of a span's."""
 _SHOWN_REASONS = 3
 _UNNUMBERED = 0
 
@@ -110,14 +113,14 @@ def _placed(traces: Any) -> tuple[list[Span], list[str]]:
         for of_scope in of_resource.scope_spans:
             for span in of_scope.spans:
                 try:
-                    spans.append(_span(span, shared))
+                    spans.append(_span(span, of_scope, shared))
                 except InvalidValue as error:
                     reasons.append(str(error))
     return spans, reasons
 
 
-def _span(span: Any, shared: Mapping[str, Json]) -> Span:
-    attributes = _plain_attributes(span.attributes)
+def _span(span: Any, of_scope: Any, shared: Mapping[str, Json]) -> Span:
+    attributes = {**_plain_attributes(span.attributes), **_facts(span, of_scope).as_attributes()}
     rollout_id = _taken(attributes, shared, _ROLLOUT_IDS)
     attempt_id = _taken(attributes, shared, _ATTEMPT_IDS)
     sequence_id = _taken(attributes, shared, _SEQUENCE_IDS)
@@ -128,7 +131,7 @@ def _span(span: Any, shared: Mapping[str, Json]) -> Span:
         )
     if sequence_id is not None and type(sequence_id) is not int:
         raise InvalidValue(f"{names.SEQUENCE_ID} is {sequence_id!r}; give a whole number")
-    if len(span.trace_id) != 16 or len(span.span_id) != 8:
+    if (len(span.trace_id), len(span.span_id)) != _ID_BYTES:
         raise InvalidValue("spans whose ids do not have 16 and 8 bytes are none of OpenTelemetry's")
     if span.end_time_unix_nano == 0:
         raise InvalidValue(f"span {span.name!r} has not ended; export it when it has")
@@ -146,10 +149,46 @@ def _span(span: Any, shared: Mapping[str, Json]) -> Span:
         status_message=span.status.message or None,
         attributes={name: _with_array(name, value) for name, value in attributes.items()},
         events=tuple(
-            SpanEvent(event.name, event.time_unix_nano / 1e9, _plain_attributes(event.attributes))
+            SpanEvent(event.name, event.time_unix_nano / 1e9, _event_attributes(event))
             for event in span.events
         ),
     )
+
+
+def _facts(span: Any, of_scope: Any) -> SpanFacts:
+    scope = of_scope.scope
+    links = [each for each in span.links if (len(each.trace_id), len(each.span_id)) == _ID_BYTES]
+    return SpanFacts(
+        scope_name=scope.name,
+        scope_version=scope.version,
+        scope_schema_url=of_scope.schema_url,
+        scope_attributes=_plain_attributes(scope.attributes),
+        kind=KINDS[span.kind - 1] if 0 < span.kind <= len(KINDS) else KINDS[0],
+        trace_state=span.trace_state,
+        flags=span.flags,
+        links=[
+            link(
+                each.trace_id.hex(),
+                each.span_id.hex(),
+                trace_state=each.trace_state,
+                flags=each.flags,
+                attributes=_plain_attributes(each.attributes),
+                dropped_attributes=each.dropped_attributes_count,
+            )
+            for each in links
+        ],
+        dropped_attributes=span.dropped_attributes_count,
+        dropped_events=span.dropped_events_count,
+        dropped_links=span.dropped_links_count + len(span.links) - len(links),
+    )
+
+
+def _event_attributes(event: Any) -> dict[str, Json]:
+    dropped = event.dropped_attributes_count
+    return {
+        **_plain_attributes(event.attributes),
+        **({names.DROPPED_ATTRIBUTES: dropped} if dropped else {}),
+    }
 
 
 def _taken(attributes: dict[str, Json], shared: Mapping[str, Json], known: Sequence[str]) -> Json:
@@ -201,9 +240,10 @@ def _parsed_json(body: bytes) -> Any:
     content = load(body, "the body")
     try:
         for span in _json_spans(content):
-            for key in _ID_KEYS:
-                if key in span:
-                    span[key] = base64.b64encode(bytes.fromhex(span[key])).decode()
+            for record in (span, *(span.get("links") or ())):
+                for key in _ID_KEYS:
+                    if key in record:
+                        record[key] = base64.b64encode(bytes.fromhex(record[key])).decode()
         return ParseDict(content, ExportTraceServiceRequest(), ignore_unknown_fields=True)
     except Exception as error:  # whatever a field's conversion raises when its content is of another type
         raise InvalidValue(f"the body is no OTLP trace request: {error}") from None

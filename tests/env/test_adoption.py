@@ -50,6 +50,7 @@ async def test_spans_of_the_agents_own_tracer_land_under_the_run_with_their_nest
     assert query.attributes["db.system"] == "sqlite"
     assert query.attributes["db.sizes"] == [1, 2]
     assert query.attributes[names.KIND] == "otel"
+    assert query.attributes[names.SCOPE_NAME] == "their.library"
     assert [(event.name, event.attributes) for event in query.events] == [("row", {"n": 1})]
     assert query.start_time < parse.start_time < parse.end_time < query.end_time
     assert [span.name for span in exporter.get_finished_spans()] == ["parse", "query"]

@@ -97,7 +97,7 @@ async def test_the_real_exporter_brings_spans_of_its_process_to_the_attempt(
     assert (chat.name, chat.status, chat.status_message) == ("chat", "error", "ValueError: oh")
     assert (agent.name, agent.status, agent.sequence_id) == ("invoke_agent", "unset", 2)
     assert chat.parent_id == agent.span_id
-    assert agent.attributes == {"n": 1, "l": ["a", "b"]}
+    assert agent.attributes == {"n": 1, "l": ["a", "b"], "otel.scope.name": "test"}
     assert [(event.name, event.attributes) for event in agent.events] == [("noticed", {"what": "it"})]
     assert agent.start_time <= chat.start_time <= chat.end_time <= agent.end_time
 
