@@ -285,32 +285,42 @@ class Keeper:
             self._core.groups.lease(taken, self._clock() + lease_seconds)
         return handles
 
-    def _seal_what_fits(self, groups: Sequence[Group], claim: str) -> list[GroupHandle]:
-        """Handles of the first groups, as many as there is room for; StoreFull if there is none for one."""
+    def _get_group(self, group_id: str) -> GroupHandle:
+        (handle,) = self._seal_what_fits([self._core.groups.get(group_id)], claim=None)
+        return handle
+
+    def _seal_what_fits(self, groups: Sequence[Group], claim: str | None) -> list[GroupHandle]:
+        """Handles of the first groups, as many as there is room for; StoreFull if there is none for one.
+
+        They leave room for one more: what Ray has moved to a disk that is full by now needs it to be read.
+        """
+        from .blocks import encode_rows  # Arrow is loaded by the first group
+
         handles: list[GroupHandle] = []
-        for group in groups:
-            try:
-                handles.append(self._seal(group, claim=claim))
-            except StoreFull:
-                if not handles:
-                    raise
-                break
+        largest: pa.Table | None = None
+        try:
+            for group in groups:
+                members = self._spans.members(group.group_id)
+                table = encode_rows(group.group_id, group.task_id, members)
+                handles.append(self._seal(group, claim, table, num_rollouts=len(members)))
+                largest = table if largest is None or table.nbytes > largest.nbytes else largest
+            if largest is not None:
+                self._publish(largest)  # and lets go of it
+        except StoreFull:
+            del handles[-1:]
+            if not handles:
+                raise
         return handles
 
-    def _get_group(self, group_id: str) -> GroupHandle:
-        return self._seal(self._core.groups.get(group_id), claim=None)
+    def _seal(self, group: Group, claim: str | None, table: "pa.Table", *, num_rollouts: int) -> GroupHandle:
+        from .blocks import num_sampled_tokens
 
-    def _seal(self, group: Group, *, claim: str | None) -> GroupHandle:
-        from .blocks import encode_rows, num_sampled_tokens  # Arrow is loaded by the first group
-
-        members = self._spans.members(group.group_id)
-        table = encode_rows(group.group_id, group.task_id, members)
         return GroupHandle(
             group_id=group.group_id,
             task_id=group.task_id,
             claim=claim,
             ref=self._publish(table),
-            num_rollouts=len(members),
+            num_rollouts=num_rollouts,
             num_succeeded=group.num_succeeded,
             num_spans=table.num_rows,
             num_tokens=num_sampled_tokens(table),

@@ -11,10 +11,10 @@ SMALL_DISK_BYTES = 64 * 2**20
 
 
 @contextmanager
-def mounted(folder: Path) -> Iterator[Path]:
-    """Mounts a file system of 64 MiB as a new folder; skips the test where the system forbids it."""
+def mounted(folder: Path, num_bytes: int = SMALL_DISK_BYTES) -> Iterator[Path]:
+    """Mounts a file system of this size as a new folder; skips the test where the system forbids it."""
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={SMALL_DISK_BYTES}", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs", str(folder)]
     try:
         subprocess.run(mount, check=True, capture_output=True)
     except (OSError, subprocess.CalledProcessError) as error:

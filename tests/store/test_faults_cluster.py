@@ -237,24 +237,29 @@ def test_groups_that_outgrow_the_object_store_are_spilled_and_let_go(cluster: An
 def test_groups_that_fit_neither_memory_nor_disk_are_refused_until_others_are_let_go(
     cluster: Any, tmp_path: Path
 ) -> None:
-    """Spilled objects go to a disk of 64 MiB; the store's own folder lies on another."""
+    """Spilled objects go to a disk of 160 MiB; the store's own folder lies on another."""
     script = """
         @ray.remote(resources={"narrow": 1}, num_cpus=0)
         def create_there():
             return RayStore.create(folder, name="narrow")
 
+        @ray.remote(resources={"narrow": 1}, num_cpus=0)
+        def sum_there(handle):  # where reading takes room in the object store that is full
+            (data,) = read_group(handle).rollouts
+            return int(data.spans[0].attributes[names.PROMPT_IDS].sum())
+
         async def main():
             store = await create_there.remote()
-            for index in range(20):  # 200 MB for an object store of 80 MiB that spills to 64 MiB
+            for index in range(30):  # 300 MB for an object store of 80 MiB that spills to 160 MiB
                 started = await store.start_rollout(index, rollout_id=f"r{index}", group_id=f"g{index}")
                 span = make_span(started.attempt, 1)
                 span.attributes[names.PROMPT_IDS] = np.full(2_500_000, index, np.int32)
                 await store.add_span(span)
                 await store.update_attempt(f"r{index}", "latest", status="succeeded")
                 await store.declare_group(f"g{index}", 1)
-            handles = await store.take_groups(20, lease_seconds=600)
+            handles = await store.take_groups(30, lease_seconds=600)
             refusals = []
-            for ask in (store.take_groups(20), store.get_group("g19")):
+            for ask in (store.take_groups(30), store.get_group("g29")):
                 try:
                     await ask
                 except StoreFull as error:
@@ -262,13 +267,12 @@ def test_groups_that_fit_neither_memory_nor_disk_are_refused_until_others_are_le
             groups = (await store.statistics())["groups"]
             say(taken=len(handles), refusals=refusals, groups=groups)
             sums = []
-            while handles or len(sums) < 20:
+            while handles or len(sums) < 30:
                 while handles:
                     handle = handles.pop(0)
-                    (data,) = (await asyncio.to_thread(read_group, handle)).rollouts
-                    sums.append(int(data.spans[0].attributes[names.PROMPT_IDS].sum()))
+                    sums.append(await sum_there.remote(handle))
                     await store.acknowledge_groups([handle])
-                    del handle, data
+                    del handle
                 try:
                     handles = await store.take_groups(4, lease_seconds=600)
                 except StoreFull:  # Ray lets go of what was read a little later
@@ -277,7 +281,7 @@ def test_groups_that_fit_neither_memory_nor_disk_are_refused_until_others_are_le
             await store.destroy()
             say(destroyed=True)
         """
-    with mounted(tmp_path / "narrow") as narrow:
+    with mounted(tmp_path / "narrow", 160 * 2**20) as narrow:
         node = cluster.add_node(
             num_cpus=1,
             resources={"narrow": 1},
@@ -287,11 +291,11 @@ def test_groups_that_fit_neither_memory_nor_disk_are_refused_until_others_are_le
         with Driver(cluster, script, tmp_path / "store") as driver:
             said = driver.hears()
             num_taken = said["taken"]
-            assert 5 < num_taken < 20
-            assert said["groups"] == {"taken": num_taken, "complete": 20 - num_taken}
+            assert 5 < num_taken < 30
+            assert said["groups"] == {"taken": num_taken, "complete": 30 - num_taken}
             assert len(said["refusals"]) == 2
             for refusal in said["refusals"]:
                 assert "is full, and so is the disk it spills to: a group of" in refusal
-            assert driver.hears() == {"sums": [2_500_000 * index for index in range(20)]}
+            assert driver.hears() == {"sums": [2_500_000 * index for index in range(30)]}
             assert driver.hears() == {"destroyed": True}
         cluster.remove_node(node)

@@ -2,25 +2,32 @@
 
 from collections.abc import AsyncIterator
 from typing import Any
+from weakref import WeakSet
 
 import pytest
 from store_samples import fill_group
 from store_sharded import ShardedStore
 
-from raybolt.store import StoreFull
+from raybolt.store import GroupHandle, StoreFull
 
 
-class SealingRoom:
-    """Stands for an object store with room for so many groups."""
+class Sealed:
+    """Stands for an object in Ray's object store, which goes with the last reference to it."""
+
+
+class ObjectStore:
+    """Has room for so many groups."""
 
     def __init__(self, num_groups: int) -> None:
         self.num_groups = num_groups
+        self.held: WeakSet[Sealed] = WeakSet()
 
-    def publish(self, table: Any) -> Any:
-        if self.num_groups == 0:
+    def put(self, table: Any) -> Sealed:
+        if len(self.held) >= self.num_groups:
             raise StoreFull("no room for a group")
-        self.num_groups -= 1
-        return table
+        sealed = Sealed()
+        self.held.add(sealed)
+        return sealed
 
 
 @pytest.fixture(params=[1, 3])
@@ -32,50 +39,67 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[ShardedStore]:
         yield sharded
 
 
-def limit_room(store: ShardedStore, num_groups: int) -> SealingRoom:
-    room = SealingRoom(num_groups)
+def sealing_into(store: ShardedStore, num_groups: int) -> ObjectStore:
+    objects = ObjectStore(num_groups)
     for keeper in store._keepers:
-        keeper._publish = room.publish
-    return room
+        keeper._publish = objects.put
+    return objects
 
 
-async def statuses(store: ShardedStore) -> dict[str, str]:
-    return {group.group_id: group.status for group in await store.query_groups()}
+async def statuses(store: ShardedStore) -> list[str]:
+    return [group.status for group in await store.query_groups()]
 
 
-async def test_as_many_groups_are_handed_out_as_have_room_and_the_others_later(store: ShardedStore) -> None:
-    room = limit_room(store, 2)
-    first = {handle.group_id for handle in await store.take_groups(5, lease_seconds=600)}
-    assert len(first) == 2
-    with pytest.raises(StoreFull, match="no room for a group"):
-        await store.take_groups(5, lease_seconds=600)
-    groups = await store.query_groups()
-    assert {group.group_id for group in groups if group.status == "taken"} == first
-    assert [group.lease_end for group in groups if group.status == "complete"] == [None] * 3
-    room.num_groups = 10
-    rest = {handle.group_id for handle in await store.take_groups(5)}
-    assert first | rest == {"g0", "g1", "g2", "g3", "g4"}
-    assert not first & rest
-    assert set((await statuses(store)).values()) == {"taken"}
+async def test_as_many_groups_are_handed_out_as_fit_and_the_others_when_those_are_let_go(
+    store: ShardedStore,
+) -> None:
+    objects = sealing_into(store, 3)
+    taken: list[str] = []
+    handles: list[GroupHandle] = []
+    for num_more in (2, 2, 1):
+        handles = await store.take_groups(5, lease_seconds=600)
+        taken += [handle.group_id for handle in handles]
+        assert len(handles) == len(objects.held) == num_more  # one more would fit, to read what was spilled
+        if len(taken) < 5:
+            with pytest.raises(StoreFull, match="no room for a group"):
+                await store.take_groups(5, lease_seconds=600)
+        groups = await store.query_groups()
+        assert {group.group_id for group in groups if group.status == "taken"} == set(taken)
+        assert {group.lease_end for group in groups if group.status == "complete"} <= {None}
+        handles.clear()
+    assert sorted(taken) == ["g0", "g1", "g2", "g3", "g4"]
+
+
+async def test_groups_that_just_fit_leave_no_room_to_read_them_so_one_is_kept_back(
+    store: ShardedStore,
+) -> None:
+    objects = sealing_into(store, 5)
+    first = await store.take_groups(5)
+    assert (len(first), len(objects.held)) == (4, 4)
+    objects.num_groups = 6
+    assert len(await store.take_groups(5)) == 1
 
 
 async def test_no_group_is_taken_by_whom_the_store_refuses(store: ShardedStore) -> None:
-    limit_room(store, 0)
+    objects = sealing_into(store, 1)
     with pytest.raises(StoreFull):
         await store.take_groups(5)
     with pytest.raises(StoreFull):
         await store.get_group("g3")
-    assert set((await statuses(store)).values()) == {"complete"}
+    assert await statuses(store) == ["complete"] * 5
+    objects.num_groups = 2
+    assert (await store.get_group("g3")).group_id == "g3"
+    assert await statuses(store) == ["complete"] * 5
 
 
 async def test_a_taking_that_is_asked_for_twice_gets_the_same_groups_though_there_is_more_room_now(
     store: ShardedStore,
 ) -> None:
-    room = limit_room(store, 2)
+    objects = sealing_into(store, 2)
     taking = {"limit": 5, "group_id_in": None, "claim": "c", "lease_seconds": None}
     keeper = store._keepers[0]
-    held = [group.group_id for group in await keeper.ask("groups", {"status_in": None, "group_id_in": None})]
     first = [handle.group_id for handle in await keeper.ask("take_groups", taking)]
-    room.num_groups = 10
+    objects.num_groups = 10
     again = [handle.group_id for handle in await keeper.ask("take_groups", taking)]
-    assert first == again == held[:2]
+    assert len(first) == 1
+    assert again == first
