@@ -1,14 +1,17 @@
 """One shard of a RayStore: the actor, and a client's way to it."""
 
 import asyncio
+import gc
+import pickle
 import platform
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import ray
+from ray import cloudpickle
 from ray.actor import ActorHandle
 from ray.exceptions import ActorUnschedulableError, ObjectStoreFullError, OutOfDiskError, RayActorError
 
@@ -16,6 +19,11 @@ from .errors import RayboltError, StoreError, StoreFull
 from .keeper import Keeper, Question, waits
 from .room import Room
 
+PART_BYTES = 90_000
+"""Ray sends an argument of up to 100 KiB within the call; it makes an object of a larger one, which takes its
+node's daemon, and three times as long."""
+INLINE_BYTES = 2**20
+"""Up to this much is sent in such parts; beyond it an object is the quicker way."""
 _GONE = (RayActorError, ActorUnschedulableError)
 """What Ray raises when a shard is not there and will not be: ended, or (the latter) its node is lost."""
 
@@ -61,7 +69,7 @@ class ShardLink:
         """Returns the shard's answers, of which those that are exceptions are to be raised."""
         method = self.actor.wait if wait else self.actor.ask
         try:
-            answers: list[Any] = await method.remote(questions)
+            answers: list[Any] = await method.remote(*pack_message(questions))
         except _GONE as error:
             return [self._gone(error) for _ in questions]
         except Exception as error:  # whatever it is, those who asked hear of it
@@ -117,6 +125,9 @@ class Shard:
     def __init__(
         self, store_folder: Path | None, own_folder: Path | None, num_shards: int, reserve_bytes: int
     ) -> None:
+        # Nearly all that a shard makes either lives long or is gone at once, and hardly any of it in cycles;
+        # Python's own thresholds look for those ten times as often, for a tenth of the shard's CPU time.
+        gc.set_threshold(10_000, 50, 50)
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         failure: RayboltError | None = None
         try:
@@ -130,14 +141,16 @@ class Shard:
     async def state(self) -> ShardState:
         return self._state
 
-    async def ask(self, questions: list[Question]) -> list[Any]:
+    async def ask(self, *message: bytes) -> list[Any]:
         """Returns the answers in order; all changes share one transaction. An exception is an answer too."""
+        questions = unpack_message(message)
         if self._state.failure is not None:
             return [self._state.failure] * len(questions)
         return await self._keeper.ask_many(questions)
 
-    async def wait(self, questions: list[Question]) -> list[Any]:
+    async def wait(self, *message: bytes) -> list[Any]:
         """Returns the answers to questions that may take long, likewise."""
+        questions = unpack_message(message)
         if self._state.failure is not None:
             return [self._state.failure] * len(questions)
         calls = (self._keeper.ask(operation, arguments) for operation, arguments in questions)
@@ -152,6 +165,19 @@ class Shard:
         except StoreError as error:
             return error
         return None
+
+
+def pack_message(questions: list[Question]) -> list[bytes]:
+    """Returns the questions as the parts of one message."""
+    message: bytes = cloudpickle.dumps(questions)
+    size = PART_BYTES if len(message) <= INLINE_BYTES else len(message)
+    return [message[start : start + size] for start in range(0, len(message), size)]
+
+
+def unpack_message(parts: Sequence[bytes]) -> list[Question]:
+    """Returns the questions of a message."""
+    questions: list[Question] = pickle.loads(b"".join(parts))
+    return questions
 
 
 def _put_table(table: Any) -> ray.ObjectRef:

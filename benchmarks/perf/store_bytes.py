@@ -62,6 +62,7 @@ from raybolt.rl.connectors import credited_calls, succeeded_trajectories
 from raybolt.rl.merge import LossCall
 from raybolt.rl.training_data import GroupRefs
 from raybolt.store import GroupData, GroupHandle, RayStore, decode_group, names
+from raybolt.store.shard import unpack_message
 
 STAGES = (
     "arrays",
@@ -156,11 +157,11 @@ async def follow(store: RayStore, runs: list[Run]) -> Counter[str]:
     written = await shard.__ray_call__.remote(written_so_far)
     for number in range(NUM_PASSES):
         counts: Counter[str] = Counter()
-        sent: list[Any] = []
+        sent: list[tuple[bytes, ...]] = []
 
-        def remote(questions: Any, sent: list[Any] = sent) -> Any:
-            sent.append(questions)
-            return shard.ask.remote(questions)
+        def remote(*parts: bytes, sent: list[tuple[bytes, ...]] = sent) -> Any:
+            sent.append(parts)
+            return shard.ask.remote(*parts)
 
         group_ids = await enqueue(store, str(number), len(runs))
         before = copied_so_far(), await shard.__ray_call__.remote(copied_so_far)
@@ -192,13 +193,14 @@ def _add_copies(counts: Counter[str], where: str, before: Counter[str], after: C
         counts["through sockets"] += after["sockets"] - before["sockets"]
 
 
-def _sizes(sent: Sequence[Sequence[tuple[str, dict[str, Any]]]]) -> Counter[str]:
+def _sizes(sent: Sequence[Sequence[bytes]]) -> Counter[str]:
     """Counts what was sent to a shard, as it was given to Ray and as Ray packs it."""
     serialize = ray._private.worker.global_worker.get_serialization_context().serialize
     counts: Counter[str] = Counter()
-    for questions in sent:
-        rows = [row for operation, given in questions if operation == "add_rows" for row in given["rows"]]
-        counts["messages"] += serialize(questions).total_bytes if rows else 0
+    for parts in sent:
+        asked = unpack_message(parts)
+        rows = [row for operation, given in asked if operation == "add_rows" for row in given["rows"]]
+        counts["messages"] += sum(serialize(part).total_bytes for part in parts) if rows else 0
         for row in rows:
             counts["arrays"] += len(row.arrays)
             counts["rows"] += len(row.arrays) + sum(len(field) for field in row if isinstance(field, str))

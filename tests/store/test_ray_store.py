@@ -252,3 +252,20 @@ def test_a_group_that_does_not_arrive_is_an_error_that_says_what_may_be_full(
     with pytest.raises(StoreFull, match=r"has not brought 1 groups here within 0.2 s.*let go of handles"):
         read_group(handle)
     ray.kill(never)
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "num_parts"), [(1_000, 1), (200_000, 3), (1_000_000, 12), (1_100_000, 1)]
+)
+async def test_a_message_travels_in_parts_that_ray_sends_within_the_call_unless_it_is_large(
+    store: RayStore, num_bytes: int, num_parts: int
+) -> None:
+    from raybolt.store.shard import pack_message, unpack_message
+
+    text = "é" * (num_bytes // 2)
+    parts = pack_message([("update_worker", {"worker_id": "w", "heartbeat_stats": {"text": text}})])
+    assert len(parts) == num_parts
+    assert num_parts == 1 or max(map(len, parts)) < 100 * 1024
+    assert unpack_message(parts)[0][1]["heartbeat_stats"] == {"text": text}
+    worker = await store.update_worker("w", {"text": text})
+    assert worker.heartbeat_stats == {"text": text}
