@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from math import inf, isnan
+from numbers import Real  # NumPy's, too
 from operator import index
 from typing import Any, Final, get_args
 
@@ -60,9 +61,9 @@ def whole(value: Any, field: str) -> int:
 
 def age(value: Any, field: str) -> float:
     """Returns the seconds; InvalidValue for what is no number, or below 0."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:
+    if not isinstance(value, Real) or not value >= 0:
         raise InvalidValue(f"{field} is {value!r}; give 0 seconds or more")
-    return value
+    return float(value)
 
 
 def _may_be_none(operation: str, name: str) -> bool:
@@ -84,15 +85,15 @@ def _texts(values: Any, field: str) -> list[str]:
 
 def _seconds(value: Any, field: str) -> float | None:
     """Seconds to wait; so many that no clock counts them are no limit."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or isnan(value):
+    if not isinstance(value, Real) or isnan(value):
         raise InvalidValue(f"{field} is {value!r}; give a number of seconds, or None for no limit")
-    return None if value > _LONGEST_SECONDS else value
+    return None if value > _LONGEST_SECONDS else float(value)
 
 
 def _lease(value: Any, field: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < inf:
+    if not isinstance(value, Real) or not 0 < value < inf:
         raise InvalidValue(f"{field} is {value!r}; give more than 0 seconds, or None for no lease")
-    return value
+    return float(value)
 
 
 def _check_among(values: Iterable[str], field: str, allowed: tuple[str, ...]) -> None:

@@ -148,7 +148,8 @@ async def bad_arguments(store: LightningStore) -> None:
                 await call(value)
     expect(await store.query_rollouts(), [started], "the rollouts kept")
     expect(await store.wait_for_rollouts([], float("inf")), [], "what ends of none, without a limit")
-    expect(len(await store.query_rollouts(limit=np.int64(1))), 1, "rollouts by a count of NumPy's")  # type: ignore[arg-type]
+    expect(len(await any_store.query_rollouts(limit=np.int64(1))), 1, "rollouts by a count of NumPy's")
+    expect(await any_store.wait_for_rollouts(["r"], np.float32(0)), [], "what has ended, by NumPy's seconds")
     expect(len(await any_store.add_many_spans(one for one in [span])), 1, "new spans, given one by one")
     await store.update_rollout("r", status="cancelled")
     await _still_works(store)
