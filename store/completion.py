@@ -6,16 +6,25 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from .errors import StoreError
+
 
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
     """A path to write a file or folder at, which gets the name ``target`` when the block has ended well.
 
     It replaces a file or an empty folder of that name. Until then it lies in a hidden folder beside it,
-    ``.NAME.….partial``, which goes with the block, but stays if the process is killed.
+    ``.NAME.….partial``, which goes with the block, but stays if the process is killed. Raises StoreError
+    where nothing can be written, or there is no room.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as folder:
-        part = Path(folder, target.name)
-        yield part
-        os.replace(part, target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as folder:
+            part = Path(folder, target.name)
+            yield part
+            os.replace(part, target)
+    except OSError as error:
+        reason = error.strerror or error
+        raise StoreError(
+            f"{target} cannot be written ({reason}); make room, or give another place"
+        ) from error

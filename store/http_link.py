@@ -42,7 +42,7 @@ class HttpLink:
         self, url: str, *, token: str | None, ca: str | None, compress: bool, retry_seconds: float
     ) -> None:
         self._base = checked_url(url)
-        self._tls = ssl.create_default_context(cafile=ca) if ca is not None else True
+        self._tls = _trusting(ca) if ca is not None else True
         self._headers = {"Accept-Encoding": "gzip" if compress else "identity"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
@@ -156,6 +156,18 @@ class HttpLink:
 
 def checked_url(url: str) -> str:
     """Returns the address less its last slash; InvalidValue for what is none."""
-    if not url.startswith(("http://", "https://")):
+    try:
+        parts = URL(url)
+        known = parts.scheme in ("http", "https") and parts.host
+    except ValueError:
+        known = None
+    if not known:
         raise InvalidValue(f"url is {url!r}; give one such as http://127.0.0.1:4747")
     return url.rstrip("/")
+
+
+def _trusting(ca: str) -> ssl.SSLContext:
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise InvalidValue(f"ca is {ca!r}, which cannot be used ({error}); give a PEM file") from None

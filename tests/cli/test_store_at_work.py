@@ -189,7 +189,14 @@ def test_what_is_no_store_says_what_to_give(tmp_path, folder):
     assert f"{url} is a store at work; give a folder" in refused("import", tmp_path, url)
     assert "--status is 'done'; give one of queuing" in refused("ls", folder, "--status", "done")
     assert "--mode is 'dev'; give one of train" in refused("ls", folder, "--mode", "dev")
+    (tmp_path / "file").touch()
+    for arguments in (["export", folder], ["export", folder, "--format", "chats"]):
+        message = refused(*arguments, tmp_path / "file" / "out")
+        assert "out cannot be written" in message
+        assert "give another place" in message
     assert "is a folder; give a file for sft" in refused("export", folder, tmp_path, "--format", "sft")
+    assert "url is 'http://host:port'; give one such as" in refused("ls", "http://host:port")
+    assert "ca is 'no.pem', which cannot be used" in refused("ls", "https://127.0.0.1:1", "--ca", "no.pem")
     with http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler) as other:
         threading.Thread(target=other.serve_forever, daemon=True).start()
         message = refused("stats", f"http://127.0.0.1:{other.server_port}")
