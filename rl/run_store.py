@@ -71,9 +71,11 @@ class RunStore:
 
     def close(self) -> None:
         """Ends the run's own store, and the connections to another that it opened; twice does nothing."""
+        from raybolt.store import RayStore
+
         opened, self._opened = self._opened, None
         if opened is not None:
-            blocking(opened.close() if self.folder is None else opened.destroy())
+            blocking(opened.destroy() if isinstance(opened, RayStore) else opened.close())
 
 
 def _checked(store: HttpStore | RayStore) -> HttpStore | RayStore:

@@ -54,3 +54,16 @@ def test_rollouts_of_others_on_a_server_are_neither_taken_nor_cancelled() -> Non
         run_store.close()
     (rollout,) = blocking(local.query_rollouts())
     assert rollout.status == "queuing"
+
+
+def test_a_ray_store_that_was_given_goes_on_when_the_run_has_ended(ray_session: None) -> None:
+    from raybolt.store import RayStore
+
+    store = RayStore.create(None, name="given-to-a-run")
+    run_store = RunStore(store)
+    assert run_store.folder is None
+    assert run_store.default_folder.name == "given-to-a-run"
+    assert run_store.open() is store
+    run_store.close()
+    assert blocking(store.query_rollouts()) == []
+    blocking(store.destroy())
