@@ -13,6 +13,7 @@ from raybolt.adapters.wrap import wrap
 from raybolt.benchmarks.perf.rollout_throughput import QUESTION, REPLY_TOKENS, TOOL_ANSWER, openai_client
 from raybolt.benchmarks.perf.store_comparison import make_span
 from raybolt.env.models import resolve_model
+from raybolt.env.report import report
 from raybolt.env.trajectory import Trajectory
 from raybolt.rl.checkpoint import load_causal_lm
 from raybolt.rl.engines.transformers import TransformersEngine
@@ -97,9 +98,6 @@ async def record(store: LightningStore, runs: list[Run]) -> None:
         while taken := await store.dequeue_rollout():
             attempt = taken.attempt
             ids = {"rollout_id": attempt.rollout_id, "attempt_id": attempt.attempt_id}
-            await asyncio.gather(
-                store.add_many_spans([replace(span, **ids) for span in next(left)]),
-                store.update_attempt(*ids.values(), status="succeeded"),
-            )
+            await report(store, *ids.values(), [replace(span, **ids) for span in next(left)], {})
 
     await asyncio.gather(*(one_after_another() for _ in range(CONCURRENCY)))

@@ -28,6 +28,7 @@ import ray
 from rich.console import Console
 from rich.table import Table
 
+from raybolt.env.report import report
 from raybolt.store import (
     Attempt,
     EnqueueRolloutRequest,
@@ -92,10 +93,7 @@ async def work(store: LightningStore, concurrency: int) -> None:
     async def one_after_another() -> None:
         while taken := await store.dequeue_rollout():
             attempt = taken.attempt
-            await asyncio.gather(  # in this order, in one message and one transaction
-                store.add_many_spans(make_spans(attempt)),
-                store.update_attempt(attempt.rollout_id, attempt.attempt_id, status="succeeded"),
-            )
+            await report(store, attempt.rollout_id, attempt.attempt_id, make_spans(attempt), {})
 
     await asyncio.gather(*(one_after_another() for _ in range(concurrency)))
 
