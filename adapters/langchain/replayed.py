@@ -25,11 +25,38 @@ def tools_replayed() -> Iterator[None]:
     """
     with ExitStack() as stack:
         for cls in family(BaseTool) if recorded_tools.get() is not None else ():
-            stack.enter_context(patched(cls, own_methods(cls, {"_run": _run, "_arun": _arun})))
+            stack.enter_context(patched(cls, own_methods(cls, {"run": _run, "arun": _arun})))
         yield
 
 
 def _run(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def guarded(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
+        with _code_replayed(type(self)):
+            return original(self, *args, **kwargs)
+
+    return guarded
+
+
+def _arun(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    @functools.wraps(original)
+    async def guarded(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
+        with _code_replayed(type(self)):
+            return await original(self, *args, **kwargs)
+
+    return guarded
+
+
+@contextmanager
+def _code_replayed(tool: type[BaseTool]) -> Iterator[None]:
+    """The same for the code of one class, which may have been made while the run is on."""
+    with ExitStack() as stack:
+        for cls in tool.__mro__:
+            stack.enter_context(patched(cls, own_methods(cls, {"_run": _code, "_arun": _acode})))
+        yield
+
+
+def _code(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def guarded(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
         answer = _answer()
@@ -38,7 +65,7 @@ def _run(original: Callable[..., Any]) -> Callable[..., Any]:
     return guarded
 
 
-def _arun(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+def _acode(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     @functools.wraps(original)
     async def guarded(self: BaseTool, *args: Any, **kwargs: Any) -> Any:
         answer = _answer()

@@ -88,6 +88,73 @@ async def test_the_same_tool_asked_twice_at_once_answers_each_call_as_then(frame
     assert len(executions) == len(set(told(then.calls[-1])))
 
 
+def late_langchain(llm):
+    from langchain.agents import create_agent
+    from langchain_core.tools import BaseTool
+
+    class Look(BaseTool):
+        name: str = "look"
+        description: str = "Looks something up."
+
+        def _run(self, query: str) -> str:
+            return look(query)
+
+    def go(question: str):
+        return create_agent(llm, [Look()], name="writer").invoke({"messages": [("user", question)]})
+
+    return go
+
+
+def late_autogen(llm):
+    from autogen_agentchat.agents import AssistantAgent
+    from autogen_core.tools import BaseTool
+    from pydantic import BaseModel
+
+    class Query(BaseModel):
+        query: str
+
+    class Look(BaseTool[Query, str]):
+        def __init__(self):
+            super().__init__(Query, str, "look", "Looks something up.")
+
+        async def run(self, args, cancellation_token):
+            return look(args.query)
+
+    return AssistantAgent("writer", llm, tools=[Look()], max_tool_iterations=3)
+
+
+def late_crewai(llm):
+    from crewai.tools import BaseTool
+    from kits.crewai_kit import member
+
+    class Look(BaseTool):
+        name: str = "look"
+        description: str = "Looks something up."
+
+        def run(self, **given):  # as some do, though CrewAI asks for `_run` alone
+            return super().run(**given)
+
+        def _run(self, query: str) -> str:
+            return look(query)
+
+    return member("writer", llm, tools=[Look()])
+
+
+@pytest.mark.parametrize(
+    ("framework", "build"),
+    [("langchain", late_langchain), ("autogen", late_autogen), ("crewai", late_crewai)],
+)
+async def test_tools_of_a_class_made_during_the_run_answer_too(framework, build):
+    kit_of(framework)  # skips where it is not installed
+    agent = raybolt.wrap(build, framework=framework, reward=lambda *_: 1.0)
+    async with LocalStore(None) as store:
+        rollout_id, _ = await record(store, agent, asks(("look", "here")))
+        async with await replay(agent, store, rollout_id) as at:
+            assert at.run.end.error is None
+    assert executions == ["here"]
+    assert active_patches() == []
+
+
 def told_by_langchain(llm):
     """LangChain puts the exception into words, which are not the exception's own."""
     from langchain.agents import create_agent
