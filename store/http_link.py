@@ -155,7 +155,7 @@ class HttpLink:
 
 
 def checked_url(url: str) -> str:
-    """Returns the address less its last slash; InvalidValue for what is none."""
+    """Returns the address less its last slash; InvalidValue for what is none, or is more than that."""
     try:
         parts = URL(url)
         known = parts.scheme in ("http", "https") and parts.host
@@ -163,6 +163,10 @@ def checked_url(url: str) -> str:
         known = None
     if not known:
         raise InvalidValue(f"url is {url!r}; give one such as http://127.0.0.1:4747")
+    if parts.user is not None or parts.password is not None:
+        raise InvalidValue("url has a user or a password in it, which no store's server asks for; give token")
+    if "?" in url or "#" in url:
+        raise InvalidValue(f"url is {url!r}; give it without what begins with ? or #")
     return url.rstrip("/")
 
 

@@ -297,6 +297,20 @@ def test_a_wrong_address_is_refused_at_once() -> None:
         HttpStore("localhost:4747")
 
 
+@pytest.mark.parametrize(
+    ("url", "remedy"),
+    [
+        ("http://me:secret@host:4747", "has a user or a password in it, .*; give token"),
+        ("http://host/store?key=1", r"give it without what begins with \? or #"),
+        ("http://host/store#top", r"give it without what begins with \? or #"),
+    ],
+)
+def test_an_address_with_more_than_a_path_is_refused_at_once(url: str, remedy: str) -> None:
+    with pytest.raises(InvalidValue, match=remedy) as refused:
+        HttpStore(url)
+    assert "secret" not in str(refused.value)
+
+
 def test_importing_the_room_loads_no_web_framework() -> None:
     code = (
         "import sys, raybolt.store; print({'aiohttp', 'opentelemetry', 'pyarrow', 'ray'} & set(sys.modules))"
