@@ -8,6 +8,7 @@ from recorded_agents import record, say
 
 import raybolt
 from raybolt.adapters.check import NOWHERE
+from raybolt.adapters.check.server import ModelServer
 from raybolt.env.errors import ReplayDiverged
 from raybolt.env.replay import replay
 from raybolt.store import LocalStore
@@ -96,3 +97,29 @@ async def test_a_plain_function_is_answered_if_it_is_decorated_and_else_runs_and
         else:
             with pytest.raises(ReplayDiverged, match=r"call 0 .*then user: '1'; now user: '2'"):
                 await replay(wrapped, store, rollout_id)
+
+
+async def test_a_traced_run_is_replayed_without_its_model_and_its_tools():
+    executions = []
+
+    @raybolt.operation
+    def look(query):
+        executions.append(query)
+        return len(executions)
+
+    with ModelServer().serving() as server:
+
+        async def answer(question):
+            async with AsyncOpenAI(api_key="unused", base_url=server.url, max_retries=0) as client:
+                messages = [{"role": "user", "content": f"{question}: {look(question)}"}]
+                reply = await client.chat.completions.create(model="m", messages=messages)
+                return reply.choices[0].message.content
+
+        async with LocalStore(None) as store:
+            assert await raybolt.trace(store)(answer)("go") == "own reply 1"
+            (rollout,) = await store.query_rollouts()
+            async with await replay(raybolt.wrap(answer), store, rollout.rollout_id) as at:
+                assert at.run.end.result == "own reply 1"
+            assert executions == ["go"]
+            async with await replay(raybolt.wrap(answer), store, rollout.rollout_id, until=0) as at:
+                assert at.call.request.messages[-1].content == "go: 1"
