@@ -159,7 +159,7 @@ def checked_url(url: str) -> str:
     try:
         parts = URL(url)
         known = parts.scheme in ("http", "https") and parts.host
-    except ValueError:
+    except (TypeError, ValueError):
         known = None
     if not known:
         raise InvalidValue(f"url is {url!r}; give one such as http://127.0.0.1:4747")

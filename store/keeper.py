@@ -172,11 +172,16 @@ class Keeper:
         return answers
 
     def close(self) -> None:
-        """Writes what is pending and lets go of the folder; closing twice does nothing."""
+        """Writes what is pending and lets go of the folder; closing twice does nothing.
+
+        Those who wait for something get StoreError.
+        """
         with self._lock:
             if self._closed:
                 return
             self._closed = True
+            for waiters in (self._ended, self._completed, self._changed):
+                waiters.release()
             if self._journal is not None:
                 self._journal.close()
         self._ticker.close()
@@ -395,3 +400,5 @@ class Keeper:
             with self._lock:
                 waiters.remove(waiter)
                 self._flush()
+        with self._lock:
+            self._check_open()

@@ -45,6 +45,11 @@ class Waiters:
             if not waiting:
                 del self._waiters[id]
 
+    def release(self) -> None:
+        """Lets all go on who wait for anything: nothing will happen any more."""
+        for id in list(self._waiters):
+            self.notify(id)
+
     def notify(self, id: str) -> None:
         """Tells those who wait for the id that it has happened."""
         for waiter in self._waiters.pop(id, ()):

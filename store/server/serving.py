@@ -41,6 +41,12 @@ def serve(
     Raises InvalidValue for a combination that would be open to the world, or a certificate that cannot be
     read; StoreError if the address is taken.
     """
+    if not isinstance(store, StoreClient):
+        raise InvalidValue(f"store is {store!r}; give a store, such as LocalStore(path)")
+    if not isinstance(port, int) or not 0 <= port < 2**16:
+        raise InvalidValue(f"port is {port!r}; give a number below 65536, or 0 for any free one")
+    if isinstance(tokens, str):
+        raise InvalidValue("tokens is a string; give a list of them")
     if not tokens and not _is_loopback(host):
         raise InvalidValue(f"host is {host!r} and there are no tokens; give a token, or serve 127.0.0.1")
     if any(not token or not token.isascii() or token.split() != [token] for token in tokens):

@@ -1,4 +1,4 @@
-"""What a `LocalStore` says when it is opened or called the wrong way, and calls from plain threads."""
+"""What stores say when they are opened, served or called the wrong way, and calls from plain threads."""
 
 import asyncio
 import os
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from raybolt.store import InvalidValue, LocalStore, StoreError, blocking
+from raybolt.store import HttpStore, InvalidValue, LocalStore, StoreError, blocking, serve
 
 
 def test_a_path_that_is_a_file_is_refused_by_name(tmp_path: Path) -> None:
@@ -65,6 +65,42 @@ def test_a_closed_store_says_so_and_may_be_closed_again(tmp_path: Path) -> None:
     blocking(store.close())
     with pytest.raises(StoreError, match=f"the store at {tmp_path} is closed; open a new one"):
         blocking(store.enqueue_rollout("x"))
+
+
+async def test_closing_a_store_ends_those_who_wait() -> None:
+    store = LocalStore()
+    rollout = await store.enqueue_rollout("x", group_id="g")
+    (*_, last) = await store.get_changes()
+    waiting = [
+        asyncio.ensure_future(store.wait_for_rollouts([rollout.rollout_id])),
+        asyncio.ensure_future(store.wait_for_groups(["g"])),
+        asyncio.ensure_future(store.get_changes(last.cursor, timeout=None)),
+    ]
+    await asyncio.sleep(0)
+    await store.close()
+    for one in waiting:
+        with pytest.raises(StoreError, match="the store in memory is closed"):
+            await asyncio.wait_for(one, 60)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"store": "runs/mine"}, "store is 'runs/mine'; give a store"),
+        ({"port": "4747"}, "port is '4747'; give a number below 65536"),
+        ({"port": 70_000}, "port is 70000; give a number below 65536"),
+        ({"tokens": "secret"}, "tokens is a string; give a list of them"),
+    ],
+)
+def test_serving_the_wrong_thing_says_what_to_give(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidValue, match=message):
+        serve(**{"store": LocalStore(), "port": 0, **arguments})
+
+
+@pytest.mark.parametrize("url", ["localhost:4747", "", 5, "ftp://localhost"])
+def test_what_is_no_address_is_refused_with_one_that_would_do(url: Any) -> None:
+    with pytest.raises(InvalidValue, match=f"url is {url!r}; give one such as http://127.0.0.1:4747"):
+        HttpStore(url)
 
 
 def test_plain_threads_share_a_store() -> None:
