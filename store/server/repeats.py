@@ -40,7 +40,7 @@ class Repeats:
         @web.middleware
         async def answer_once(request: web.Request, handler: Handler) -> web.StreamResponse:
             name = request.headers.get(REPEAT_HEADER)
-            if name is None:
+            if name is None or request.method == "GET":
                 return await handler(request)
             return await self._once((name, request.method, request.raw_path), request, handler)
 
@@ -53,7 +53,8 @@ class Repeats:
             if known is not None:
                 return reply(request, *known)
             response = await handler(request)  # errors are not kept: what raised them may have passed
-            if isinstance(response, web.Response) and isinstance(response.body, bytes):
+            if isinstance(response, web.Response) and response.status == 200:
+                assert isinstance(response.body, bytes)
                 self._keep(key, response.body, response.content_type)
             return response
 
