@@ -50,7 +50,7 @@ def to_otel(span: Span, resource: Resource | None = None) -> ReadableSpan:
 
     OpenTelemetry's attributes are scalars and flat lists: arrays become lists of numbers, other values that
     hold values become JSON text, as the GenAI conventions have it. Rollout, attempt and sequence id become
-    attributes.
+    attributes. What `from_otel` keeps as attributes, such as scope and links, goes back into its place.
     """
     ids = {
         names.ROLLOUT_ID: span.rollout_id,
@@ -82,6 +82,8 @@ def to_otel(span: Span, resource: Resource | None = None) -> ReadableSpan:
 
 def from_otel(span: ReadableSpan, rollout_id: str, attempt_id: str, sequence_id: int) -> Span:
     """The span of an SDK tracer as ours. Lists of ints stay lists; bytes become their `repr`.
+
+    Scope, links, kind and whatever else ours has no field for become attributes, see `SpanFacts`.
 
     Raises:
         InvalidValue: it has not ended, or has no context.
