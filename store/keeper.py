@@ -120,6 +120,7 @@ class Keeper:
             "latest_attempts": core.latest_attempts,
             "add_rows": self._add_rows_or_hear,
             "check_attempts": self._check_attempts,
+            "hear_from": self._hear_from,
             "rows": reader.rows,
             "next_sequence_ids": spans.next_sequence_ids,
             "declare_group": core.groups.declare,

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import pickle
 import platform
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,12 @@ INLINE_BYTES = 2**20
 """Up to this much is sent in such parts; beyond it an object is the quicker way."""
 _GONE = (RayActorError, ActorUnschedulableError)
 """What Ray raises when a shard is not there and will not be: ended, or (the latter) its node is lost."""
+_NO_ROOM = (ObjectStoreFullError, OutOfDiskError)
+"""What Ray raises when an object fits neither its object store nor the disk it spills to."""
+_REMEDY = (
+    "let go of handles and of what was read from them, or start Ray with more object_store_memory or another "
+    "object_spilling_directory"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +79,30 @@ class ShardLink:
             answers: list[Any] = await method.remote(*pack_message(questions))
         except _GONE as error:
             return [self._gone(error) for _ in questions]
+        except _NO_ROOM:
+            return [await self._send_inline(question, method) for question in questions]
         except Exception as error:  # whatever it is, those who asked hear of it
             return [error] * len(questions)
         return answers
+
+    async def _send_inline(self, question: Question, method: Any) -> Any:
+        """Asks without the object store, which is full; it takes longer, and Ray allows 10 MiB of it."""
+        operation, arguments = question
+        try:
+            (answer,) = await method.remote(*pack_message([question], sys.maxsize))
+        except _GONE as error:
+            return self._gone(error)
+        except _NO_ROOM:
+            if operation == "add_rows":  # refused before the shard could hear of it
+                pairs = [(row.rollout_id, row.attempt_id) for row in arguments["rows"]]
+                await self._send([("hear_from", {"pairs": pairs})])
+            return StoreFull(
+                f"Ray's object store is full, and so is the disk it spills to: {operation!r}, or its answer, "
+                f"is too large to travel without; {_REMEDY}"
+            )
+        except Exception as error:  # whatever it is, who asked hears of it
+            return error
+        return answer
 
     async def close(self) -> StoreError | None:
         """Has the shard close its journal, before it is ended; returns what was amiss."""
@@ -167,10 +195,10 @@ class Shard:
         return None
 
 
-def pack_message(questions: list[Question]) -> list[bytes]:
-    """Returns the questions as the parts of one message."""
+def pack_message(questions: list[Question], inline_bytes: int = INLINE_BYTES) -> list[bytes]:
+    """Returns the questions as the parts of one message: small ones, up to so much, or the whole."""
     message: bytes = cloudpickle.dumps(questions)
-    size = PART_BYTES if len(message) <= INLINE_BYTES else len(message)
+    size = PART_BYTES if len(message) <= inline_bytes else len(message)
     return [message[start : start + size] for start in range(0, len(message), size)]
 
 
@@ -186,9 +214,8 @@ def _put_table(table: Any) -> ray.ObjectRef:
 
     try:
         return ray.put(SealedTable(table))
-    except (ObjectStoreFullError, OutOfDiskError):
+    except _NO_ROOM:
         raise StoreFull(
             f"Ray's object store on {platform.node()} is full, and so is the disk it spills to: a group of "
-            f"{table.nbytes} bytes does not fit; let go of handles and of what was read from them, take "
-            "fewer at a time, or start Ray with more object_store_memory or another object_spilling_directory"
+            f"{table.nbytes} bytes does not fit; take fewer at a time, {_REMEDY}"
         ) from None

@@ -25,7 +25,9 @@ PRELUDE = """
 import asyncio, json, sys
 import numpy as np
 import ray
-from raybolt.store import LocalStore, RayStore, StoreError, StoreFull, names, read_group
+from raybolt.store import (
+    LocalStore, RayStore, StoreError, StoreFull, add_when_room, names, read_group
+)
 from store_samples import make_call_span, make_span
 
 folder = sys.argv[2]
@@ -297,5 +299,85 @@ def test_groups_that_fit_neither_memory_nor_disk_are_refused_until_others_are_le
             for refusal in said["refusals"]:
                 assert "is full, and so is the disk it spills to: a group of" in refusal
             assert driver.hears() == {"sums": [2_500_000 * index for index in range(30)]}
+            assert driver.hears() == {"destroyed": True}
+        cluster.remove_node(node)
+
+
+def test_a_full_object_store_lets_spans_and_ends_through_and_refuses_only_what_is_too_large(
+    cluster: Any, tmp_path: Path
+) -> None:
+    script = """
+        @ray.remote(resources={"filled": 1}, num_cpus=0)
+        def write_there():
+            return asyncio.run(write())
+
+        async def write():
+            store = RayStore.create(folder, name="filled")
+            started = await store.start_rollout("x", rollout_id="r")
+
+            def large_span(number, num_mb):
+                span = make_span(started.attempt, number)
+                span.attributes[names.PROMPT_IDS] = np.full(num_mb * 250_000, number, np.int32)
+                return span
+
+            await store.add_span(large_span(1, 12))
+            objects = []
+            for num_bytes in (10_000_000, 1_000_000, 120_000):
+                try:
+                    while True:
+                        objects.append(ray.put(np.ones(num_bytes, np.uint8)))
+                except ray.exceptions.OutOfDiskError:
+                    pass
+            added = await store.add_span(large_span(2, 3)) is not None  # more than Ray sends within a call
+            heard = [(await store.query_attempts("r"))[0].last_heartbeat_time]
+            outcomes = await asyncio.gather(
+                store.add_span(large_span(3, 12)),
+                store.query_spans("r"),
+                store.update_attempt("r", "latest", metadata={"said": "meanwhile"}),
+                return_exceptions=True,
+            )
+            (attempt,) = await store.query_attempts("r")
+            heard.append(attempt.last_heartbeat_time)
+            waiting = asyncio.create_task(add_when_room(store, [large_span(3, 12)]))
+            await asyncio.sleep(0)
+            objects.clear()
+            await waiting
+            numbers = None
+            while numbers is None:
+                try:
+                    numbers = [span.sequence_id for span in await store.query_spans("r")]
+                except StoreFull:  # Ray may still be letting go
+                    await asyncio.sleep(0.1)
+            return dict(
+                added=added,
+                refusals=[str(one) for one in outcomes if isinstance(one, StoreFull)],
+                said=attempt.metadata,
+                heard_from=heard[0] < heard[1],
+                numbers=numbers,
+            )
+
+        async def main():
+            say(**await write_there.remote())
+            await RayStore.connect("filled").destroy()
+            say(destroyed=True)
+        """
+    with mounted(tmp_path / "filled") as narrow:
+        node = cluster.add_node(
+            num_cpus=1,
+            resources={"filled": 1},
+            object_store_memory=80 * 2**20,
+            object_spilling_directory=str(narrow),
+        )
+        with Driver(cluster, script, tmp_path / "store") as driver:
+            said = driver.hears()
+            refusals = said.pop("refusals")
+            assert said == {
+                "added": True,
+                "said": {"said": "meanwhile"},
+                "heard_from": True,
+                "numbers": [1, 2, 3],
+            }
+            assert ["'add_rows'" in refusals[0], "'rows'" in refusals[1]] == [True, True]
+            assert all("is too large to travel without; let go of handles" in each for each in refusals)
             assert driver.hears() == {"destroyed": True}
         cluster.remove_node(node)
