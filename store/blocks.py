@@ -151,10 +151,16 @@ class SealedTable:
         self._table = table
 
     def __reduce__(self) -> tuple[Any, ...]:
-        sink = pa.BufferOutputStream()
+        measured = pa.MockOutputStream()
+        self._write(measured)
+        # Room of the right size: a buffer that grows copies what it has each time.
+        buffer = pa.allocate_buffer(measured.size())
+        self._write(pa.FixedSizeBufferWriter(buffer))
+        return _open_stream, (buffer,)
+
+    def _write(self, sink: pa.NativeFile) -> None:
         with pa.ipc.new_stream(sink, self._table.schema) as stream:
             stream.write_table(self._table)
-        return _open_stream, (sink.getvalue(),)
 
 
 def _open_stream(buffer: pa.Buffer) -> pa.Table:

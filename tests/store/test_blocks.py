@@ -21,6 +21,9 @@ from raybolt.store.blocks import SealedTable
 
 CONFIG = RolloutConfig(max_attempts=2, retry_condition=("failed",))
 
+WATCHED_POOL = pa.proxy_memory_pool(pa.default_memory_pool())
+"""Lives as long as the process: whatever was allocated from it must be freed before it is."""
+
 
 def make_group() -> tuple[list[Rollout], list[Attempt], list[Span]]:
     """Returns two rollouts; the first has a superseded attempt, the second no spans."""
@@ -91,6 +94,20 @@ def test_a_sealed_table_is_unpickled_as_views_of_one_buffer() -> None:
     assert back.equals(table)
     ids = decode_group(back).rollouts[0].spans[0].attributes[names.PROMPT_IDS]
     assert np.shares_memory(ids, np.frombuffer(buffers[0].raw(), np.uint8))
+
+
+def test_sealing_needs_room_for_one_copy_of_the_table() -> None:
+    rollouts, attempts, _ = make_group()
+    spans = [make_span(attempts[0], n, x=np.arange(100_000, dtype=np.int32)) for n in range(12)]
+    table = encode_group(rollouts, attempts, spans)
+    default = pa.default_memory_pool()
+    pa.set_memory_pool(WATCHED_POOL)
+    try:
+        _, (buffer,) = SealedTable(table).__reduce__()
+    finally:
+        pa.set_memory_pool(default)
+    assert 4_800_000 < buffer.size < 4_810_000
+    assert WATCHED_POOL.max_memory() < 4_850_000
 
 
 def test_rollouts_of_several_groups_make_no_table() -> None:
