@@ -1,9 +1,12 @@
 """What a store in this process hands out, such that nothing its caller does to it reaches the store.
 
-Stores behind Ray or HTTP hand out copies by nature; here they are made.
+Stores behind Ray or HTTP hand out copies by nature; here they are made, field by field, which takes half the
+time of ``dataclasses.replace``.
 """
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any
 
 from .types import Attempt, AttemptedRollout, Json, ResourcesUpdate, Rollout, Worker
@@ -11,25 +14,41 @@ from .types import Attempt, AttemptedRollout, Json, ResourcesUpdate, Rollout, Wo
 
 def unshared(answer: Any) -> Any:
     """Returns the answer with JSON of its own: what holds some is copied, all else is itself."""
-    if isinstance(answer, list):
+    kind = type(answer)
+    if kind is list:
         return [unshared(each) for each in answer]
-    if isinstance(answer, AttemptedRollout):
-        own = {"input": _copy(answer.input), "metadata": _copy(answer.metadata)}
-        return replace(answer, **own, attempt=unshared(answer.attempt))
-    if isinstance(answer, Rollout):
-        return replace(answer, input=_copy(answer.input), metadata=_copy(answer.metadata))
-    if isinstance(answer, Attempt):
-        return replace(answer, metadata=_copy(answer.metadata))
-    if isinstance(answer, ResourcesUpdate):
-        return replace(answer, resources=_copy(answer.resources))
-    if isinstance(answer, Worker):
-        return replace(answer, heartbeat_stats=_copy(answer.heartbeat_stats))
-    return answer
+    if kind is AttemptedRollout:  # made anew for every answer, so that it can be completed as it is
+        _SET_INPUT(answer, _copy(answer.input))
+        _SET_METADATA(answer, _copy(answer.metadata))
+        _SET_ATTEMPT(answer, unshared(answer.attempt))
+        return answer
+    if kind not in _COPIED:
+        return answer
+    made = object.__new__(kind)
+    values_of, setters = _COPIED[kind]
+    for set_value, value in zip(setters, values_of(answer), strict=True):
+        set_value(made, _copy(value))
+    return made
 
 
 def _copy(value: Json) -> Json:
-    if isinstance(value, dict):
-        return {name: _copy(each) for name, each in value.items()}
-    if isinstance(value, list):
-        return [_copy(each) for each in value]
-    return value
+    kind = type(value)
+    if kind is dict:
+        return {name: _copy(each) for name, each in value.items()} if value else {}
+    return [_copy(each) for each in value] if kind is list else value
+
+
+def _setter(kind: type[Any], field: str) -> Callable[[Any, Any], None]:
+    """What sets a field of a frozen dataclass, as its own ``__init__`` does."""
+    setter: Callable[[Any, Any], None] = getattr(kind, field).__set__
+    return setter
+
+
+def _access(kind: type[Any]) -> tuple[Callable[[Any], tuple[Any, ...]], list[Callable[[Any, Any], None]]]:
+    names = [field.name for field in fields(kind)]
+    return attrgetter(*names), [_setter(kind, name) for name in names]
+
+
+_COPIED = {kind: _access(kind) for kind in (Rollout, Attempt, ResourcesUpdate, Worker)}
+_SET_INPUT, _SET_METADATA = _setter(Rollout, "input"), _setter(Rollout, "metadata")
+_SET_ATTEMPT = _setter(AttemptedRollout, "attempt")
