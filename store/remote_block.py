@@ -5,6 +5,7 @@ import ssl
 import time
 import zlib
 from dataclasses import dataclass, field
+from functools import cache
 from http.client import HTTPException
 from typing import TYPE_CHECKING
 from urllib.error import URLError
@@ -39,7 +40,7 @@ class RemoteBlock:
         return pa.ipc.open_stream(self._fetch()).read_all()
 
     def _fetch(self) -> bytes:
-        opener = self._opener()
+        opener = _opener(self.ca, tls=self.url.startswith("https:"))
         deadline = time.monotonic() + self.retry_seconds
         while True:
             try:
@@ -65,10 +66,13 @@ class RemoteBlock:
             raise EOFError("the answer was cut off")
         return content
 
-    def _opener(self) -> OpenerDirector:
-        """Goes where the address says, as ``HttpStore`` does: by no proxy of the environment's, to no other
-        place that an answer names, for which the token is not meant."""
-        opener = OpenerDirector()
-        opener.add_handler(HTTPHandler())
-        opener.add_handler(HTTPSHandler(context=ssl.create_default_context(cafile=self.ca)))
-        return opener
+
+@cache  # loading the authorities takes longer than a block
+def _opener(ca: str | None, *, tls: bool) -> OpenerDirector:
+    """Returns what asks as ``HttpStore`` does: by no proxy that the environment names, and at no other place
+    that an answer names, for which the token is not meant."""
+    opener = OpenerDirector()
+    opener.add_handler(HTTPHandler())
+    if tls:
+        opener.add_handler(HTTPSHandler(context=ssl.create_default_context(cafile=ca)))
+    return opener
