@@ -20,9 +20,7 @@ JSON_TYPE = "application/json"
 
 async def read_arguments(route: Route, request: web.Request, max_bytes: int) -> dict[str, Any]:
     """Returns the question's arguments; InvalidValue for what is missing, unknown or of another type."""
-    in_path = {
-        name: checked_text(id_of_segment(value, name), name) for name, value in request.match_info.items()
-    }
+    in_path = _ids_in(request)
     others = {name: each for name, each in route.takes.items() if name not in in_path}
     if request.method == "GET":
         return in_path | _decoded(route, _from_query(route, others, request), others)
@@ -44,10 +42,19 @@ def answered(route: Route, request: web.Request, answer: Any, next_offset: int |
             return reply(request, pack_rows(answer, next_offset), ROWS_TYPE)
         answer = [span_fields(row) for row in answer]
     if answer is None and route.gives is not None:
-        return reply(request, dump(error_fields(Missing(f"there is none; {_usage(route)}"))), status=404)
+        return reply(request, dump(error_fields(_missing(request))), status=404)
     if route.page is not None:
         return reply(request, dump({"items": answer, "next_offset": next_offset}))
     return reply(request, dump(answer))
+
+
+def _ids_in(request: web.Request) -> dict[str, str]:
+    return {name: checked_text(id_of_segment(value, name), name) for name, value in request.match_info.items()}
+
+
+def _missing(request: web.Request) -> Missing:
+    ids = " and ".join(f"{name} {value!r}" for name, value in _ids_in(request).items())
+    return Missing(f"there is none with {ids}; /docs lists others to ask for" if ids else "there is none yet")
 
 
 async def _read_rows(request: web.Request, max_bytes: int) -> list[SpanRow]:

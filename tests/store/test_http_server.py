@@ -78,7 +78,7 @@ def test_spans_can_be_written_and_read_as_json(server: StoreServer) -> None:
     [
         ("GET", "/v1/rollouts/nobody/spans", None, 404, "UnknownRollout", "nobody"),
         ("GET", "/v1/groups/nobody", None, 404, "UnknownGroup", "nobody"),
-        ("GET", "/v1/rollouts/nobody", None, 404, "Missing", "there is none"),
+        ("GET", "/v1/rollouts/nobody", None, 404, "Missing", "there is none with rollout_id 'nobody'"),
         ("GET", "/v1/nothing", None, 404, "InvalidValue", "/docs lists what there is"),
         ("DELETE", "/v1/rollouts", None, 405, "InvalidValue", "Method Not Allowed"),
         ("GET", "/v1/rollouts?lmit=3", None, 400, "InvalidValue", "'lmit' is no argument; GET /v1/rollouts"),
