@@ -49,7 +49,9 @@ def answered(route: Route, request: web.Request, answer: Any, next_offset: int |
 
 
 def _ids_in(request: web.Request) -> dict[str, str]:
-    return {name: checked_text(id_of_segment(value, name), name) for name, value in request.match_info.items()}
+    return {
+        name: checked_text(id_of_segment(value, name), name) for name, value in request.match_info.items()
+    }
 
 
 def _missing(request: web.Request) -> Missing:
