@@ -1,7 +1,7 @@
 """The arguments of a question to a keeper, by their names: what is wrong is refused alike by every store."""
 
 from collections.abc import Callable, Iterable
-from math import inf, isnan
+from math import inf, isnan, nan
 from numbers import Real  # NumPy's, too
 from operator import index
 from typing import Any, Final, get_args
@@ -61,9 +61,10 @@ def whole(value: Any, field: str) -> int:
 
 def age(value: Any, field: str) -> float:
     """Returns the seconds; InvalidValue for what is no number, or below 0."""
-    if not isinstance(value, Real) or not value >= 0:
+    seconds = _number(value)
+    if not seconds >= 0:
         raise InvalidValue(f"{field} is {value!r}; give 0 seconds or more")
-    return float(value)
+    return seconds
 
 
 def _may_be_none(operation: str, name: str) -> bool:
@@ -83,17 +84,24 @@ def _texts(values: Any, field: str) -> list[str]:
     return [_text(value, f"{field}[{place}]") for place, value in enumerate(each_of(values, field))]
 
 
+def _number(value: Any) -> float:
+    """The number as a float; not a number for what is none."""
+    return float(value) if isinstance(value, Real) else nan
+
+
 def _seconds(value: Any, field: str) -> float | None:
     """Seconds to wait; so many that no clock counts them are no limit."""
-    if not isinstance(value, Real) or isnan(value):
+    seconds = _number(value)
+    if isnan(seconds):
         raise InvalidValue(f"{field} is {value!r}; give a number of seconds, or None for no limit")
-    return None if value > _LONGEST_SECONDS else float(value)
+    return None if seconds > _LONGEST_SECONDS else seconds
 
 
 def _lease(value: Any, field: str) -> float:
-    if not isinstance(value, Real) or not 0 < value < inf:
+    seconds = _number(value)
+    if not 0 < seconds < inf:
         raise InvalidValue(f"{field} is {value!r}; give more than 0 seconds, or None for no lease")
-    return float(value)
+    return seconds
 
 
 def _check_among(values: Iterable[str], field: str, allowed: tuple[str, ...]) -> None:
