@@ -24,10 +24,9 @@ from raybolt.env.recorded_tools import (
     OPERATION,
     RETURNED,
     ToolAnswer,
-    recorded_answer,
-    recorded_tools,
 )
 from raybolt.env.recorder import OpenSpan, as_attribute, describe, exception_event
+from raybolt.env.replayed import recorded_answer, replaying
 from raybolt.env.results import missing_attribute
 from raybolt.env.rewards import as_reward
 from raybolt.env.trajectory import EMITTED_REWARD
@@ -169,7 +168,7 @@ class Operation:
 
 def _recorded(span: OpenSpan | None) -> ToolAnswer | None:
     """In a replay, what the function returned or raised then; None to call it."""
-    if span is None or recorded_tools.get() is None:
+    if span is None or not replaying():
         return None
     answer = recorded_answer(span.name, span.attributes[ARGUMENTS])
     if answer is not None:

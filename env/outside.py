@@ -32,10 +32,15 @@ _log = logging.getLogger(__name__)
 @cache
 def outside_context() -> RunContext | None:
     """The place of this process's code in the run it works for; None if it works for none."""
+    run = outside_run()
+    return None if run is None else RunContext(run, "", os.environ.get(ROLE) or DEFAULT_ROLE)
+
+
+@cache
+def outside_run() -> OutsideRun | None:
+    """The run that this process works for; None if it works for none."""
     url, key = os.environ.get(RUN_URL), os.environ.get(RUN_KEY)
-    if not url or not key:
-        return None
-    return RunContext(OutsideRun(url, key), "", os.environ.get(ROLE) or DEFAULT_ROLE)
+    return OutsideRun(url, key) if url and key else None
 
 
 class OutsideRun:
@@ -50,20 +55,21 @@ class OutsideRun:
         """Notes that an emitted reward was none."""
         self.report("spans", {"rejected": reason})
 
-    def report(self, path: str, body: Mapping[str, Any]) -> None:
-        """Sends one message to the run's endpoint."""
+    def report(self, path: str, body: Mapping[str, Any]) -> Any:
+        """Sends one message to the run's endpoint; what that says, or None if it took no message."""
         request = urllib.request.Request(
             f"{self._url}/{path}",
-            data=json.dumps(body, default=_plain).encode(),
+            data=json.dumps(body, default=plain).encode(),
             headers={"Authorization": f"Bearer {self._key}", "Content-Type": "application/json"},
         )
         try:
-            with _opener().open(request, timeout=_TIMEOUT_SECONDS):
-                return
+            with _opener().open(request, timeout=_TIMEOUT_SECONDS) as reply:
+                return json.load(reply)
         except urllib.error.HTTPError as error:
             _log.warning("the run did not take a span: %s", error.read().decode(errors="replace"))
         except OSError as error:
             _log.warning("the run cannot be reached, and a span is lost: %s", error)
+        return None
 
 
 class _ReportingRecorder(SpanRecorder):
@@ -114,7 +120,7 @@ def _described(span: OpenSpan) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """JSON for the arrays that attributes may hold."""
     if isinstance(value, np.ndarray):
         return value.tolist()

@@ -1,8 +1,8 @@
 """Answers of tools, taken from a recorded run instead of running the tools once more.
 
-Whatever calls tools asks `recorded_answer` first: functions decorated with `raybolt.operation`, and the
-adapters where their framework has one place through which tools run. Outside a replay it costs a look at a
-context variable.
+Whatever calls tools asks `env.replayed.recorded_answer` first: functions decorated with `raybolt.operation`,
+and the adapters where their framework has one place through which tools run. Outside a replay it costs a look
+at a context variable.
 """
 
 from __future__ import annotations
@@ -103,12 +103,6 @@ recorded_tools: ContextVar[RecordedTools | None] = ContextVar("raybolt_recorded_
 """None but in a replay."""
 
 
-def recorded_answer(name: str, arguments: Any, call_id: str | None = None) -> ToolAnswer | None:
-    """What the tool answered to these arguments in the run that is replayed; None to run it."""
-    tools = recorded_tools.get()
-    return None if tools is None else tools.take(name, arguments, call_id)
-
-
 def _outermost(spans: Iterable[Span]) -> Iterable[tuple[Span, tuple[Span, ...]]]:
     """The answerable tools that are in no other, each with all that is below it."""
     ordered = sorted(spans, key=lambda span: span.sequence_id)
@@ -152,7 +146,8 @@ def _is_function(span: Span) -> bool:
 def _is_frameworks(span: Span) -> bool:
     """Whether an adapter has recorded it, as a framework's tool."""
     known = span.attributes
-    return known.get(names.OPERATION) == names.EXECUTE_TOOL and names.KIND not in known
+    is_tool = known.get(names.OPERATION) == names.EXECUTE_TOOL
+    return is_tool and known.get(names.KIND) not in (OPERATION, names.ADOPTED)
 
 
 def _call_of(span: Span) -> tuple[str, Any]:

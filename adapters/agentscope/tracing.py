@@ -25,8 +25,9 @@ from raybolt.adapters.patching import patched
 from raybolt.adapters.streams import stepped
 from raybolt.env.context import RunContext, current_run, entering
 from raybolt.env.policy import PolicyAbort
-from raybolt.env.recorded_tools import ToolAnswer, recorded_answer, recorded_tools
+from raybolt.env.recorded_tools import ToolAnswer
 from raybolt.env.recorder import OpenSpan
+from raybolt.env.replayed import recorded_answer, replaying
 from raybolt.store import names
 
 _root: ContextVar[RunContext | None] = ContextVar("raybolt_agentscope_root", default=None)
@@ -150,7 +151,7 @@ async def _recorded(agent: Agent, tool_call: ToolCallBlock, span: OpenSpan) -> T
     A tool that is given the agent's state is there to change it (structured output, tasks, other tools), and
     runs again; but for those that only keep in it what they know of files.
     """
-    if recorded_tools.get() is None:
+    if not replaying():
         return None
     tool = await agent.toolkit.get_tool(tool_call.name)
     if tool is not None and tool.is_state_injected and not isinstance(tool, Read | Write | Edit):

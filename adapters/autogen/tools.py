@@ -22,8 +22,9 @@ from raybolt.adapters.patching import Replace
 from raybolt.adapters.streams import stepped
 from raybolt.env.context import current_run
 from raybolt.env.raised import raised_attribute
-from raybolt.env.recorded_tools import ToolAnswer, recorded_answer
+from raybolt.env.recorded_tools import ToolAnswer
 from raybolt.env.recorder import as_attribute
+from raybolt.env.replayed import recorded_answer
 from raybolt.store import names
 
 _use: ContextVar[ToolUse | None] = ContextVar("raybolt_autogen_tool", default=None)

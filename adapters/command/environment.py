@@ -29,6 +29,7 @@ def agent_environment(description: Mapping[str, Any], role: str, own: Mapping[st
         "RAYBOLT_RUN_URL": description["run_url"],
         "RAYBOLT_RUN_KEY": key,
         "RAYBOLT_ROLE": role,
+        **({"RAYBOLT_REPLAYED": "1"} if description.get("replayed") else {}),
     }
     # The endpoint is near; a proxy meant for the internet would not find it.
     host = base_url.partition("//")[2].partition(":")[0]

@@ -28,8 +28,8 @@ from raybolt.adapters.crewai.around import Note, at_work, inside, span_around
 from raybolt.adapters.patching import Replace
 from raybolt.env.context import current_run
 from raybolt.env.raised import raised_attribute
-from raybolt.env.recorded_tools import recorded_answer
 from raybolt.env.recorder import OpenSpan, as_attribute
+from raybolt.env.replayed import recorded_answer
 from raybolt.env.results import why_not_json
 from raybolt.env.tool_calls import canonical_arguments
 from raybolt.store import names

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from aiohttp import web
@@ -9,6 +10,8 @@ from aiohttp import web
 from raybolt.adapters.endpoint.errors import Refused
 from raybolt.adapters.endpoint.llm import ROLE_HEADER, json_object
 from raybolt.adapters.endpoint.served import ServedRun
+from raybolt.env.outside import plain
+from raybolt.env.outside_tools import wire_answer
 from raybolt.env.recorder import OpenSpan
 from raybolt.env.rewards import as_reward
 from raybolt.env.trajectory import EMITTED_REWARD
@@ -53,6 +56,17 @@ async def end_span(request: web.Request, run: ServedRun) -> web.Response:
         raise Refused(404, f"no span {span_id!r} was begun in this run")
     _end(run.spans[span_id], await _fields(request), run)
     return web.json_response({"span_id": span_id})
+
+
+async def recorded_tool(request: web.Request, run: ServedRun) -> web.Response:
+    """In a replay what a tool gave then; `{"answer": null}` says to run it."""
+    body = await json_object(request)
+    name, call_id = body.get("name"), body.get("call_id")
+    if not isinstance(name, str) or not (call_id is None or isinstance(call_id, str)):
+        raise Refused(400, 'expected {"name": "…", "arguments": …}, and "call_id": "…" if there is one')
+    answer = None if run.tools is None else run.tools.take(name, body.get("arguments"), call_id)
+    told = {"answer": None if answer is None else wire_answer(answer)}
+    return web.Response(text=json.dumps(told, default=plain), content_type="application/json")
 
 
 async def take_result(request: web.Request, run: ServedRun) -> web.Response:

@@ -14,6 +14,7 @@ from raybolt.adapters.endpoint.upstream import Upstream
 from raybolt.adapters.openai_python.memory import ResponseMemory
 from raybolt.env.context import RunContext, current_run
 from raybolt.env.policy import PolicyPort
+from raybolt.env.recorded_tools import RecordedTools, recorded_tools
 from raybolt.env.recorder import OpenSpan
 from raybolt.env.task import Task
 
@@ -37,6 +38,8 @@ class ServedRun:
     responses: ResponseMemory = field(default_factory=ResponseMemory)
     spans: dict[str, OpenSpan] = field(default_factory=dict)
     """Those begun from outside, by the ids they have there."""
+    tools: RecordedTools | None = field(default_factory=recorded_tools.get)
+    """What its tools are to answer; None but in a replay."""
     outcome: Future[Any] = field(default_factory=Future)
     """The result that an agent started by the user reports, or the failure."""
 

@@ -132,6 +132,7 @@ class EndpointServer:
             web.route("*", f"{_AGENT}/{{operation:.+}}", self._of_run(self._anything_else)),
             web.post(f"{_RUN}/spans", self._of_run(reports.add_span)),
             web.post(f"{_RUN}/spans/{{span}}/end", self._of_run(reports.end_span)),
+            web.post(f"{_RUN}/tools", self._of_run(reports.recorded_tool)),
             web.post(f"{_RUN}/result", self._of_run(reports.take_result)),
             web.get("/task", self._task),
         ]
@@ -200,7 +201,8 @@ class EndpointServer:
         """What an agent needs to work on the run."""
         run_url = self.url + run.path
         base_url = f"{run_url}/agent/{quote(run.role, safe='')}/v1"
-        return {"task": run.wire_task(), "base_url": base_url, "api_key": run.key, "run_url": run_url}
+        told = {"task": run.wire_task(), "base_url": base_url, "api_key": run.key, "run_url": run_url}
+        return told if run.tools is None else {**told, "replayed": True}
 
 
 def _bearer(request: web.Request) -> str:

@@ -14,7 +14,8 @@ from raybolt.adapters.classes import family, own_methods
 from raybolt.adapters.langchain.place import Place
 from raybolt.adapters.patching import patched
 from raybolt.env.context import current_run
-from raybolt.env.recorded_tools import ToolAnswer, recorded_tools
+from raybolt.env.recorded_tools import ToolAnswer
+from raybolt.env.replayed import replaying
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def tools_replayed() -> Iterator[None]:
     Below LangChain's own `run` and `arun`, so that what they do around a tool stays as it is.
     """
     with ExitStack() as stack:
-        for cls in family(BaseTool) if recorded_tools.get() is not None else ():
+        for cls in family(BaseTool) if replaying() else ():
             stack.enter_context(patched(cls, own_methods(cls, {"run": _run, "arun": _arun})))
         yield
 

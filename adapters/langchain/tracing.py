@@ -17,8 +17,8 @@ from raybolt.adapters.langchain.place import Place
 from raybolt.adapters.langchain.replayed import tools_replayed
 from raybolt.env.context import RunContext, current_run
 from raybolt.env.raised import raised_attribute
-from raybolt.env.recorded_tools import recorded_answer
 from raybolt.env.recorder import OpenSpan, as_attribute
+from raybolt.env.replayed import recorded_answer
 from raybolt.env.results import missing_attribute
 from raybolt.store import names
 

@@ -37,8 +37,9 @@ from agents.util._error_tracing import attach_error_to_current_span
 from raybolt.adapters.patching import Replace, patched
 from raybolt.env.context import RunContext, current_run
 from raybolt.env.raised import raised_attribute
-from raybolt.env.recorded_tools import ToolAnswer, recorded_answer, recorded_tools
+from raybolt.env.recorded_tools import ToolAnswer
 from raybolt.env.recorder import OpenSpan, as_attribute
+from raybolt.env.replayed import recorded_answer, replaying
 from raybolt.env.results import missing_attribute
 from raybolt.store import names
 
@@ -280,7 +281,7 @@ def _tool_code(original: Callable[..., Any]) -> Callable[..., Any]:
         tracer = _tracer.get()
         if tracer is None:
             return await original(function_tool=function_tool, context=context, arguments=arguments)
-        answer = tracer.answer(arguments) if recorded_tools.get() else None
+        answer = tracer.answer(arguments) if replaying() else None
         try:
             if answer is not None:
                 return _answered(function_tool, answer)

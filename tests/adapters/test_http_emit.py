@@ -124,6 +124,7 @@ async def test_any_language_reports_with_plain_http():
         talk(told)
         post(told, f"/spans/{outer['span_id']}/end", {"attributes": {"hits": 1}})
         post(told, "/spans", {"reward": 0.75})
+        assert post(told, "/tools", {"name": "search", "arguments": {}}).json() == {"answer": None}
         return post(told, "/spans", {"name": "broke", "status": "error", "message": "no luck"}).text
 
     run_of = new_run(agent)
@@ -146,6 +147,8 @@ async def test_any_language_reports_with_plain_http():
         ("/spans/none/end", {}, 404, "no span 'none' was begun in this run"),
         ("/spans", {"name": "x", "events": [3]}, 400, "events is [3]; expected objects"),
         ("/result", {}, 400, 'expected {"result": …} or {"error": "…"}'),
+        ("/tools", {"arguments": 3}, 400, 'expected {"name": "…", "arguments": …}'),
+        ("/tools", {"name": "x", "call_id": 3}, 400, 'expected {"name": "…", "arguments": …}'),
     ],
 )
 async def test_a_report_that_says_nothing_is_refused(path, body, status, message):
