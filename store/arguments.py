@@ -16,6 +16,7 @@ _MAY_BE_NONE: Final = {
     ("query_resources", "resources_id"),
     ("update_rollout", "resources_id"),
 }
+_LARGEST_COUNT: Final = 2**62 - 1  # of which two can be added and still be counted up to
 _LONGEST_SECONDS: Final = 1e9  # some thirty years, which clocks and event loops can count
 
 
@@ -52,11 +53,14 @@ def each_of(values: Iterable[Any], field: str) -> Iterable[Any]:
 
 
 def whole(value: Any, field: str) -> int:
-    """Returns the number as an int; InvalidValue for what is no whole one."""
+    """Returns the number as an int; InvalidValue for what is no whole one, or larger than any count."""
     try:
-        return index(value)  # NumPy's integers, too
+        number = index(value)  # NumPy's integers, too
     except TypeError:
         raise InvalidValue(f"{field} is {value!r}; give a whole number") from None
+    if abs(number) > _LARGEST_COUNT:
+        raise InvalidValue(f"{field} is {value}; give a number below 2**62")
+    return number
 
 
 def age(value: Any, field: str) -> float:

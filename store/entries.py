@@ -31,7 +31,8 @@ class EntryBook:
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
         self._owner: dict[str, str] = {}  # attempt id -> rollout id
-        self._next_order = 0
+        self.num_added = 0
+        """How many there have been; also the place of the next one."""
         self._num_in_flight = 0
 
     def __iter__(self) -> Iterator[Entry]:
@@ -39,8 +40,8 @@ class EntryBook:
         return iter(self._entries.values())
 
     def add(self, rollout: Rollout) -> Entry:
-        entry = self._entries[rollout.rollout_id] = Entry(rollout, self._next_order)
-        self._next_order += 1
+        entry = self._entries[rollout.rollout_id] = Entry(rollout, self.num_added)
+        self.num_added += 1
         return entry
 
     def put_attempt(self, attempt: Attempt) -> Attempt | None:

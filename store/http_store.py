@@ -13,6 +13,7 @@ from urllib.parse import urlencode
 
 from .client import StoreClient
 from .completion import appearing
+from .errors import StoreError
 from .http_link import Answer, HttpLink, checked_url
 from .paths import path_segment
 from .remote_block import RemoteBlock
@@ -21,6 +22,7 @@ from .routes import (
     BY_OPERATION,
     CAPABILITIES_PATH,
     EXPORT_PATH,
+    MAX_TAKEN,
     REPEAT_HEADER,
     SEARCH,
     TRACES_PATH,
@@ -137,6 +139,8 @@ class HttpStore(StoreClient):
             return await self._spans.add(arguments["rows"])
         await self._spans.sent()  # so that an outcome never overtakes the spans that led to it
         route = BY_OPERATION[operation]
+        if operation == "dequeue":
+            return await self._taken(route, arguments)
         if route.waits:
             return await self._wait(route, arguments)
         if route.page is not None:
@@ -144,8 +148,27 @@ class HttpStore(StoreClient):
         answer = await self._send(route, arguments)
         return None if answer.missing else self._decoded(route, load(answer.body, "the answer"))
 
+    async def _taken(self, route: Route, arguments: dict[str, Any]) -> list[Any]:
+        """Takes as many at a time as one request may, until there are no more."""
+        taken: list[Any] = []
+        while True:
+            limit = min(arguments["limit"] - len(taken), MAX_TAKEN)
+            claim = f"{arguments['claim']}-{len(taken)}" if taken else arguments["claim"]
+            try:
+                answer = await self._send(route, {**arguments, "limit": limit, "claim": claim})
+            except StoreError:
+                if taken:  # what a later request says does not lose what an earlier one took
+                    return taken
+                raise
+            found = self._decoded(route, load(answer.body, "the answer"))
+            taken += found
+            if len(found) < MAX_TAKEN or len(taken) == arguments["limit"]:
+                return taken
+
     async def _wait(self, route: Route, arguments: dict[str, Any]) -> list[Any]:
         """Asks until all is there that is waited for, or the time is up."""
+        if "limit" in arguments:
+            arguments = {**arguments, "limit": min(arguments["limit"], MAX_TAKEN)}
         timeout = arguments["timeout"]
         deadline = None if timeout is None else time.monotonic() + timeout
         ids = arguments.get("rollout_ids", arguments.get("group_ids"))

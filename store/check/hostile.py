@@ -124,7 +124,7 @@ async def bad_arguments(store: LightningStore) -> None:
         ("status_in", lambda bad: any_store.query_groups(status_in=bad), (["running"],)),
         ("status_in", lambda bad: any_store.query_workers(status_in=bad), (["bussy"],)),
         ("mode", lambda bad: any_store.query_rollouts(mode=bad), ("trian", 5)),
-        ("limit", lambda bad: any_store.query_rollouts(limit=bad), ("3", None, 1.5)),
+        ("limit", lambda bad: any_store.query_rollouts(limit=bad), ("3", None, 1.5, 2**80)),
         ("offset", lambda bad: any_store.query_workers(offset=bad), ("3", None, 1.5)),
         ("limit", any_store.dequeue_many_rollouts, ("3", 1.5)),
         ("limit", any_store.take_groups, ("3", None)),

@@ -62,6 +62,8 @@ async def queue_order(store: LightningStore) -> None:
     await store.enqueue_rollout("one more")
     for limit in (0, -1):
         expect(await store.dequeue_many_rollouts(limit=limit), [], f"what limit={limit} takes")
+    everything = await store.dequeue_many_rollouts(limit=10**12)
+    expect([taken.input for taken in everything], ["one more"], "what the largest limit takes")
 
 
 @check("A taken rollout is a rollout with the attempt that was started")

@@ -55,6 +55,20 @@ async def test_ids_may_hold_any_character(local: LocalStore) -> None:
                 await store.get_rollout_by_id("\ud800")
 
 
+async def test_more_than_one_request_may_take_is_taken_by_several(
+    local: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_store, "MAX_TAKEN", 3)
+    await local.enqueue_many_rollouts([EnqueueRolloutRequest(input=index) for index in range(12)])
+    with served(local) as server:
+        async with HttpStore(server.url) as store:
+            for limit, expected in ((4, [0, 1, 2, 3]), (3, [4, 5, 6]), (99, [7, 8, 9, 10, 11])):
+                taken = await store.dequeue_many_rollouts(limit, worker_id="w")
+                assert [each.input for each in taken] == expected
+            assert await store.dequeue_many_rollouts(99) == []
+            assert [change.cursor for change in await store.get_changes(limit=99)] == ["1", "2", "3"]
+
+
 async def test_pages_are_followed_to_the_end_and_to_the_limit(
     local: LocalStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
