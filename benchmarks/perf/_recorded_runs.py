@@ -97,7 +97,8 @@ async def record(store: LightningStore, runs: list[Run]) -> None:
     async def one_after_another() -> None:
         while taken := await store.dequeue_rollout():
             attempt = taken.attempt
-            ids = {"rollout_id": attempt.rollout_id, "attempt_id": attempt.attempt_id}
-            await report(store, *ids.values(), [replace(span, **ids) for span in next(left)], {})
+            rollout_id, attempt_id = attempt.rollout_id, attempt.attempt_id
+            spans = [replace(span, rollout_id=rollout_id, attempt_id=attempt_id) for span in next(left)]
+            await report(store, rollout_id, attempt_id, spans, {})
 
     await asyncio.gather(*(one_after_another() for _ in range(CONCURRENCY)))

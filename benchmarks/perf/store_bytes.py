@@ -165,7 +165,7 @@ async def follow(store: RayStore, runs: list[Run]) -> Counter[str]:
 
         group_ids = await enqueue(store, str(number), len(runs))
         before = copied_so_far(), await shard.__ray_call__.remote(copied_so_far)
-        link.actor = SimpleNamespace(ask=SimpleNamespace(remote=remote))  # type: ignore[assignment]
+        link.actor = SimpleNamespace(ask=SimpleNamespace(remote=remote))
         await record(store, runs)
         link.actor = shard
         recorded = copied_so_far(), await shard.__ray_call__.remote(copied_so_far)
