@@ -100,8 +100,8 @@ def operation(target: Any = None, /, *, role: str | None = None, **attributes: A
         @operation(role="critic")
         async def review(draft): ...
 
-    A decorated function's arguments and result are recorded; an exception is recorded and passes through. In a
-    replay (see `env.replay`) the function gives again what it gave then, and does not run.
+    A decorated function's arguments and result are recorded; an exception is recorded and passes through.
+    In a replay (see `env.replay`) the function gives again what it gave then, and does not run.
     """
     if callable(target):
         return Operation(None, attributes, role)(target)
