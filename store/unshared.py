@@ -4,6 +4,7 @@ Stores behind Ray or HTTP hand out copies by nature; here they are made, field b
 time of ``dataclasses.replace``.
 """
 
+import marshal
 from collections.abc import Callable
 from dataclasses import fields
 from operator import attrgetter
@@ -32,10 +33,8 @@ def unshared(answer: Any) -> Any:
 
 
 def _copy(value: Json) -> Json:
-    kind = type(value)
-    if kind is dict:
-        return {name: _copy(each) for name, each in value.items()} if value else {}
-    return [_copy(each) for each in value] if kind is list else value
+    """The JSON anew; by ``marshal``, which is quick and goes as deep as JSON may."""
+    return marshal.loads(marshal.dumps(value)) if isinstance(value, dict | list) else value
 
 
 def _setter(kind: type[Any], field: str) -> Callable[[Any, Any], None]:

@@ -1,5 +1,6 @@
 """Values that no store should swallow: refused by field, and nothing is broken afterwards."""
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from raybolt.store.base import LightningStore
-from raybolt.store.check.rules import check, expect, refused
+from raybolt.store.check.rules import check, expect, present, refused
 from raybolt.store.check.samples import make_span, run_one
 from raybolt.store.errors import InvalidValue
 from raybolt.store.types import EnqueueRolloutRequest, SpanEvent
@@ -99,6 +100,25 @@ async def bad_objects(store: LightningStore) -> None:
     await _still_works(store)
 
 
+@check("JSON may be nested 300 deep; what is deeper is refused, and the store goes on")
+async def deep_json(store: LightningStore) -> None:
+    def nested(depth: int) -> Any:
+        value: Any = 1
+        for _ in range(depth):
+            value = [value]
+        return value
+
+    rollout = await store.enqueue_rollout(nested(300), metadata={"wide": [[]] * 400})
+    stored = present(await store.get_rollout_by_id(rollout.rollout_id), "the rollout")
+    expect(json.dumps(stored.input), "[" * 300 + "1" + "]" * 300, "a deep input, as it was stored")
+    for depth in (301, 100_000):
+        with refused(InvalidValue, "input", "300"):
+            await store.enqueue_rollout(nested(depth))
+        with refused(InvalidValue, "metadata", "300"):
+            await store.update_rollout(rollout.rollout_id, metadata={"deep": nested(depth)})
+    await _still_works(store)
+
+
 @check("Arguments of the wrong type or kind are refused by field, and the store goes on")
 async def bad_arguments(store: LightningStore) -> None:
     started = await store.start_rollout("x", rollout_id="r")
@@ -155,4 +175,4 @@ async def bad_arguments(store: LightningStore) -> None:
     await _still_works(store)
 
 
-HOSTILE = (spans_with_bad_fields, bad_ids, bad_objects, bad_arguments)
+HOSTILE = (spans_with_bad_fields, bad_ids, bad_objects, deep_json, bad_arguments)
