@@ -181,7 +181,7 @@ def test_spans_may_fill_the_disk_down_to_the_reserve(tmp_path: Path) -> None:
 
 
 async def test_a_store_under_its_reserve_refuses_spans_and_nothing_else(tmp_path: Path) -> None:
-    async with LocalStore(tmp_path, reserve_bytes=2**62) as store:
+    async with LocalStore(tmp_path, reserve_bytes=2**60) as store:
         await store.enqueue_rollout("x", rollout_id="r")
         taken = await store.dequeue_rollout()
         assert taken is not None

@@ -10,7 +10,7 @@ from raybolt.store import AttemptedRollout, LocalStore
 
 exporters = pytest.importorskip("opentelemetry.exporter.otlp.proto.http.trace_exporter")
 
-NO_ROOM = 2**62
+NO_ROOM = 2**60
 """A reserve that no disk has."""
 
 

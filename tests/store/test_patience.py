@@ -91,7 +91,7 @@ async def test_spans_are_given_up_after_the_limit(caplog: pytest.LogCaptureFixtu
         started = await store.start_rollout("x")
         with pytest.raises(StoreFull, match=r"refusal \d+"):
             await add_when_room(store, [make_span(started.attempt, 1)], limit_seconds=0.2)
-        assert store.num_asked == len(pauses_in(caplog)) + 1 > 2
+        assert store.num_asked == len(pauses_in(caplog)) + 1 >= 2
         with pytest.raises(StoreFull):
             await add_when_room(store, [make_span(started.attempt, 1)], limit_seconds=0)
         assert store.num_asked == len(pauses_in(caplog)) + 2

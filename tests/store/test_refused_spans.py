@@ -20,7 +20,7 @@ from raybolt.store import (
     serve,
 )
 
-NO_ROOM = 2**62
+NO_ROOM = 2**60
 """A reserve that no disk has."""
 
 
