@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 from raybolt.env.chat import ChatMessage, Completion, message_from_dict
 from raybolt.env.memory import message_key
-from raybolt.env.policy import PendingCall
+from raybolt.env.policy import Origin, PendingCall
 from raybolt.env.task import Task
-from raybolt.env.trajectory import is_answered_call
+from raybolt.env.trajectory import is_answered_call, is_root
+from raybolt.env.waiting import GIVEN_UP
 from raybolt.store import names
 from raybolt.store.types import Attempt, Rollout, Span
 
@@ -37,6 +38,11 @@ class RecordedCall:
     def answered(self) -> bool:
         """Not so of one that failed, that the agent gave up, or that was open when the run ended."""
         return is_answered_call(self.span)
+
+    @property
+    def given_up(self) -> bool:
+        """Whether the agent cancelled it, and went on without an answer."""
+        return self.span.status_message == GIVEN_UP
 
     @property
     def raised(self) -> Mapping[str, Any] | None:
@@ -110,6 +116,14 @@ class Recording:
     attempt: Attempt
     task: Task
     spans: Sequence[Span]
+
+    @property
+    def failure(self) -> tuple[str, Origin]:
+        """How the run failed, and whose failure it was."""
+        root = next(filter(is_root, self.spans), None)
+        if root is None or root.status_message is None:
+            return "the run ended", "raybolt"
+        return root.status_message, cast(Origin, root.attributes.get(names.ERROR_ORIGIN, "raybolt"))
 
     @cached_property
     def made(self) -> tuple[RecordedCall, ...]:

@@ -116,6 +116,9 @@ class Replay:
                 seen = ()
             elif self._arrived(pending):
                 return
+            elif self._failed_here(pending):
+                await self.run.abort(*self.recording.failure)
+                seen = ()
             else:
                 seen = {call.call_id for call in pending}
 
@@ -126,13 +129,18 @@ class Replay:
         try:
             return await asyncio.wait_for(self.run.next(seen), self.run.limits.max_seconds)
         except TimeoutError:
-            how = "the agent has not made it, and waits for the answer of a later one"
-            raise self._divergence(self._unused[0].index, how) from None
+            how = "the agent has not made it, and waits for the answer of another one"
+            raise self._divergence(self._expected, how) from None
 
     @property
     def _unused(self) -> list[RecordedCall]:
         """The answered calls that the agent has not made again yet."""
         return [known for known in self._left if known.answered]
+
+    @property
+    def _expected(self) -> int:
+        """The number of the call that the agent is to make next."""
+        return next((known.index for known in self._unused), len(self.recording.calls))
 
     def _is_due(self, known: RecordedCall | None) -> TypeGuard[RecordedCall]:
         if known is None or not (known.answered or known.raised):
@@ -148,7 +156,7 @@ class Replay:
             return None  # the call that was never answered then
         known = self._take(call, lambda known: True)
         if known is not None and known.by_policy:
-            return known  # the agent gave it up then, and will now
+            return known  # the agent gave it up then, and will now; or the run failed
         if known is not None:
             what = "which cannot be raised again: it holds what is no JSON, or its class is not loaded"
             failure = f"the agent's own model failed then ({known.span.status_message}), {what}"
@@ -179,12 +187,17 @@ class Replay:
         self.call = next((call for call in pending if self._of[call.call_id] is None), None)
         return self.call is not None
 
+    def _failed_here(self, pending: Sequence[PendingCall]) -> bool:
+        """Whether a whole replay has come to a call that was never answered, since the run failed then."""
+        known = (self._of[call.call_id] for call in pending)
+        return (
+            self._until == WHOLLY and not self._unused and any(each and not each.given_up for each in known)
+        )
+
     def _check_end(self, end: RunEnd) -> None:
-        unused = self._unused
-        if unused or self._until < WHOLLY:
-            index = unused[0].index if unused else len(self.recording.calls)
+        if self._unused or self._until < WHOLLY:
             raise self._divergence(
-                index, "the agent ended before it" + (f" ({end.error})" if end.failed else "")
+                self._expected, "the agent ended before it" + (f" ({end.error})" if end.failed else "")
             )
 
     def _divergence(self, index: int, what: str, *, role: str | None = None) -> ReplayDiverged:
@@ -209,8 +222,9 @@ async def replay(
 
     LLM calls are answered from the store: the same replies, tokens and log-probabilities, those of the
     agent's own models as well. Tools are, too, where there is a place to do so (see docs/env.md); the ones
-    that match `live_tools`, and those that failed or gave no JSON, run for real. From call `until` on
-    everything is live. It may be one behind the last answered call: what a failed run was about to ask.
+    that match `live_tools`, those in which LLM calls are made, and those that gave or raised no JSON, run for
+    real. From call `until` on everything is live. It may be one behind the last answered call: what a failed
+    run was about to ask. Wholly replayed, a failed run fails as it did.
 
     With a codec, `stepper` goes on with tokens, such that prompts begin with those of the recording. `task`
     stands in for what the store kept of the task. Nothing is written to the store.

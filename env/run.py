@@ -37,7 +37,7 @@ from raybolt.env.rewards import as_reward, is_number
 from raybolt.env.selection import Trainable, takes
 from raybolt.env.task import Task
 from raybolt.env.trajectory import FINAL_REWARD, Trajectory, trajectory_from_spans
-from raybolt.env.waiting import WaitingCall, answer_attributes
+from raybolt.env.waiting import GIVEN_UP, WaitingCall, answer_attributes
 from raybolt.store import names
 from raybolt.store.errors import InvalidValue
 
@@ -387,7 +387,7 @@ class AgentRun:
         if call_id in self._waiting:
             self._take(call_id)
             self._withdrawn.add(call_id)
-            waiting.span.end("error", "the agent stopped waiting for the answer")
+            waiting.span.end("error", GIVEN_UP)
 
     # Ending
 

@@ -12,6 +12,9 @@ from raybolt.env.policy import PendingCall, PolicyAbort
 from raybolt.env.recorder import OpenSpan
 from raybolt.store import names
 
+GIVEN_UP = "the agent stopped waiting for the answer"
+"""What the status of a call's span says that the agent cancelled."""
+
 
 @dataclass(slots=True, eq=False)
 class WaitingCall:

@@ -356,6 +356,8 @@ async def test_a_failed_run_is_forked_where_it_failed(codec):
         (failed,) = made.rollout_ids
         assert (await store.get_rollout_by_id(failed)).status == "failed"
         assert len((await trajectory(store, failed)).calls) == 2
+        async with await replay(Agent(function), store, failed) as at:
+            assert (at.run.end.error, at.run.end.origin) == ("OSError: engine gone", "engine")
         again = await fork(Agent(function), store, failed, 2, 1, answer=engine, codec=codec)
         assert again.errors == {}
         then, now = await trajectory(store, first), await trajectory(store, again.rollout_ids[0])
