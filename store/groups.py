@@ -137,6 +137,12 @@ class GroupBook:
             if group.taken_by != claim:
                 self._keep(self._entries[group.group_id], status="taken", taken_by=claim)
 
+    def give_back(self, groups: Iterable[Group]) -> None:
+        """Makes those complete again that are taken: their taker asked once more, and cannot have them."""
+        for group in groups:
+            if group.status == "taken":
+                self._keep(self._entries[group.group_id], status="complete", taken_by=None, lease_end=None)
+
     def lease(self, groups: Iterable[Group], end: float) -> None:
         """Makes the taken groups complete again at ``end``, unless they are acknowledged before."""
         for group in groups:

@@ -284,9 +284,14 @@ class Keeper:
         self, limit: int, *, group_id_in: Iterable[str] | None, claim: str, lease_seconds: float | None
     ) -> list[GroupHandle]:
         offered = self._core.groups.offered(limit, group_id_in=group_id_in, claim=claim)
-        handles = self._seal_what_fits(offered, claim)
-        taken = offered[: len(handles)]  # and not the others, which would be lost
+        try:
+            handles = self._seal_what_fits(offered, claim)
+        except StoreFull:
+            self._core.groups.give_back(offered)
+            raise
+        taken = offered[: len(handles)]
         self._core.groups.take(taken, claim=claim)
+        self._core.groups.give_back(offered[len(handles) :])  # or they would be lost
         if lease_seconds is not None:  # it counts from when the taker can begin
             self._core.groups.lease(taken, self._clock() + lease_seconds)
         return handles

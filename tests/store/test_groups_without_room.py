@@ -103,3 +103,24 @@ async def test_a_taking_that_is_asked_for_twice_gets_the_same_groups_though_ther
     again = [handle.group_id for handle in await keeper.ask("take_groups", taking)]
     assert len(first) == 1
     assert again == first
+
+
+async def test_a_taking_that_is_asked_for_twice_gives_back_what_does_not_fit_any_more(
+    store: ShardedStore,
+) -> None:
+    objects = sealing_into(store, 10)
+    taking = {"limit": 5, "group_id_in": None, "claim": "c", "lease_seconds": 600.0}
+    numbers = [len(await keeper.ask("take_groups", taking)) for keeper in store._keepers]
+    assert sum(numbers) == 5
+    keeper = store._keepers[numbers.index(max(numbers))]
+    objects.num_groups = 2
+    assert len(await keeper.ask("take_groups", taking)) == 1
+    assert (await statuses(store)).count("complete") == max(numbers) - 1
+    objects.num_groups = 1
+    with pytest.raises(StoreFull):
+        await keeper.ask("take_groups", taking)
+    left = [group for group in await store.query_groups() if group.status == "complete"]
+    assert len(left) == max(numbers)
+    assert {group.lease_end for group in left} == {None}
+    objects.num_groups = 10
+    assert len(await store.take_groups(5)) == max(numbers)
