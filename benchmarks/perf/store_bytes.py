@@ -19,7 +19,8 @@ Where there is a C compiler, the copies themselves are counted too, of 512 bytes
 is loaded before C's own into all processes: in memory, in the runner, in the shard while it takes spans and
 while it seals groups, and in the learner while it reads them; and through sockets, in all three.
 
-All are given for each token recorded, where an id that stands in two prompts counts twice.
+All are given for each token recorded, where an id that stands in two prompts counts twice, and as a multiple
+of the ideal; the report has them for each token sampled, too.
 
     python -m raybolt.benchmarks.perf.store_bytes [--groups 12] [--turns 6] [--report FILE]
 """
@@ -208,7 +209,7 @@ def _sizes(sent: Sequence[Sequence[bytes]]) -> Counter[str]:
 
 
 def measure(name: str, runs: list[Run]) -> dict[str, Any]:
-    """Tokens, and the bytes of each stage: for a token recorded, and as a multiple of the arrays' bytes."""
+    """Tokens, and the bytes of each stage: per token, and as a multiple of the arrays' bytes."""
     with tempfile.TemporaryDirectory() as folder:
         counts = asyncio.run(follow(RayStore.create(folder, name=name), runs))
         counts["folder"] = sum(path.stat().st_size for path in Path(folder).rglob("*")) // NUM_PASSES
@@ -216,6 +217,7 @@ def measure(name: str, runs: list[Run]) -> dict[str, Any]:
     stages = {
         stage: {
             "bytes_per_token_recorded": counts[stage] / tokens["recorded"],
+            "bytes_per_token_sampled": counts[stage] / tokens["sampled"],
             "times_arrays": counts[stage] / counts["arrays"],
         }
         for stage in STAGES
