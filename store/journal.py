@@ -13,7 +13,7 @@ its last transactions as a whole.
 import gc
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, fields
 from heapq import merge
@@ -261,12 +261,12 @@ class Journal:
             changes = merge(recorded, spans, key=itemgetter(0))
             return [change for _, change in islice(changes, limit)]
 
-    def _recorded_changes(self, after: int) -> Iterator[tuple[int, Change]]:
+    def _recorded_changes(self, after: int) -> Generator[tuple[int, Change], None, None]:
         query = "SELECT position, change FROM changes WHERE position > ? ORDER BY position"
         for position, text in self._connection.execute(query, (after,)):
             yield position, change_of(position, text)
 
-    def _span_changes(self, after: int) -> Iterator[tuple[int, Change]]:
+    def _span_changes(self, after: int) -> Generator[tuple[int, Change], None, None]:
         query = "SELECT id, rollout_id, attempt_id, span_id FROM spans WHERE id >= ? ORDER BY id"
         found = self._connection.execute(query, (first_span_id(after + 1),))
         for position, rows in groupby(found, key=lambda row: position_of(row[0])):
