@@ -118,11 +118,7 @@ class LightningCore:
         """Starts attempts, named after the claim, on up to ``limit`` rollouts, longest queued first."""
         if worker_id is not None:
             self.workers.asked(worker_id, self._clock())
-        if limit > 0 and self.entries.owner(f"at-{claim}-0") is not None:  # asked for the second time
-            most = min(limit, self.entries.num_added)
-            again = (self.entries.attempted(f"at-{claim}-{index}") for index in range(most))
-            return [taken for taken in again if taken is not None]
-        return [
+        return self.entries.claimed([claim], limit) or [
             self.start_attempt(rollout_id, worker_id=worker_id, attempt_id=f"at-{claim}-{index}")
             for index, rollout_id in enumerate(self._queue.first(limit))
         ]

@@ -87,6 +87,13 @@ class EntryBook:
         entry = self.owner(attempt_id)
         return None if entry is None else AttemptedRollout.of(entry.rollout, entry.attempts[attempt_id])
 
+    def claimed(self, claims: Iterable[str], limit: int) -> list[AttemptedRollout]:
+        """What was dequeued by these claims, for who asks again; nothing for claims that are new."""
+        known = [claim for claim in claims if self.owner(f"at-{claim}-0") is not None]
+        most = min(limit, self.num_added)
+        again = (self.attempted(f"at-{claim}-{index}") for claim in known for index in range(most))
+        return [taken for taken in again if taken is not None]
+
     def shown(self, rollout_id: str) -> Rollout | None:
         """The rollout as readers get it: with its last attempt, once somebody has tried it."""
         entry = self._entries.get(rollout_id)

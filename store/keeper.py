@@ -105,6 +105,7 @@ class Keeper:
             "enqueue": core.enqueue,
             "check_requests": self._check_requests,
             "queued": core.queued,
+            "claimed": core.entries.claimed,
             "known": lambda rollout_ids: [id for id in rollout_ids if core.rollout(id) is not None],
             "start_rollout": core.start_rollout,
             "dequeue": core.dequeue,

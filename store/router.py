@@ -10,6 +10,7 @@ import asyncio
 from collections import Counter, OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from typing import Any, TypeAlias
 from zlib import crc32
 
@@ -184,9 +185,19 @@ class ShardRouter:
 
     async def _dequeue(self, limit: int, worker_id: str | None, claim: str) -> list[AttemptedRollout]:
         """Takes those that have waited longest in all queues, though others take from them meanwhile."""
-        taken: list[AttemptedRollout] = []
-        for turn in range(len(self._shards)):
-            queues = await self._ask_all("queued", {"limit": limit - len(taken)})
+        numbers = range(len(self._shards))
+        claims = {s: [f"{claim}-{turn}-{s}" for turn in numbers] for s in numbers}
+        again, queues = await asyncio.gather(
+            self._ask_some("claimed", {s: {"claims": each, "limit": limit} for s, each in claims.items()}),
+            self._ask_all("queued", {"limit": limit}),
+        )
+        taken: list[AttemptedRollout] = [each for part in again.values() for each in part]
+        if taken:  # asked for the second time: by now other shards may have what waited longest
+            self._remember(taken)
+            return sorted(taken, key=lambda each: each.start_time)
+        for turn in numbers:
+            if turn > 0:
+                queues = await self._ask_all("queued", {"limit": limit - len(taken)})
             waiting = sorted((position, shard) for shard, queue in enumerate(queues) for position, _ in queue)
             shares: dict[int, int] = {}
             for _, shard in waiting[: limit - len(taken)]:
@@ -196,7 +207,7 @@ class ShardRouter:
             answers = await self._ask_some(
                 "dequeue",
                 {
-                    shard: {"limit": share, "worker_id": worker_id, "claim": f"{claim}-{turn}-{shard}"}
+                    shard: {"limit": share, "worker_id": worker_id, "claim": claims[shard][turn]}
                     for shard, share in shares.items()
                 },
             )
@@ -311,7 +322,9 @@ class ShardRouter:
         self, limit: int, group_id_in: list[str] | None, claim: str, lease_seconds: float | None
     ) -> list[GroupHandle]:
         """Takes those that were complete first on all shards, though others take from them meanwhile."""
-        taken: list[GroupHandle] = []
+        taken = await self._taken_before(claim, lease_seconds)
+        if taken:
+            return taken
         turn = 0
         while len(taken) < limit:
             query = {"limit": limit - len(taken), "group_id_in": group_id_in}
@@ -321,7 +334,7 @@ class ShardRouter:
             ready.sort(key=lambda group: group.complete_time or 0.0)
             chosen = [group.group_id for group in ready[: limit - len(taken)]]
             shared = {"claim": f"{claim}-{turn}", "lease_seconds": lease_seconds}
-            handles, refusal = await self._take(chosen, shared)
+            handles, refusal = await self._take(self._groups_by_shard(chosen), shared)
             taken += [handles[group_id] for group_id in chosen if group_id in handles]
             if refusal is not None and not taken:
                 raise refusal
@@ -330,14 +343,28 @@ class ShardRouter:
             turn += 1
         return taken
 
+    async def _taken_before(self, claim: str, lease_seconds: float | None) -> list[GroupHandle]:
+        """What the claim took when it was asked for the first time: none of that is complete any more."""
+        everywhere: dict[int, list[str]] = {shard: [] for shard in range(len(self._shards))}
+        taken: list[GroupHandle] = []
+        for turn in count():
+            shared = {"claim": f"{claim}-{turn}", "lease_seconds": lease_seconds}
+            handles, refusal = await self._take(everywhere, shared)
+            if refusal is not None and not handles and not taken:
+                raise refusal
+            if not handles:
+                break
+            taken += handles.values()
+        return taken
+
     async def _take(
-        self, group_ids: list[str], shared: Mapping[str, Any]
+        self, parts: Mapping[int, list[str]], shared: Mapping[str, Any]
     ) -> tuple[dict[str, GroupHandle], StoreFull | None]:
         """What the shards hand out of these groups, and what one said that has no room for any of its own."""
         answers = await asyncio.gather(
             *(
                 self._shards[shard]("take_groups", {"limit": len(part), "group_id_in": part, **shared})
-                for shard, part in self._groups_by_shard(group_ids).items()
+                for shard, part in parts.items()
             ),
             return_exceptions=True,
         )

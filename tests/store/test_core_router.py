@@ -97,3 +97,33 @@ async def test_a_worker_is_busy_while_it_is_for_any_shard_and_else_what_it_was_l
         assert await status(worker_id) == "unknown"
         await store.dequeue_rollout(worker_id)
         assert await status(worker_id) == "idle"
+
+
+@pytest.mark.parametrize("limit", [1, 4, 20])
+async def test_rollouts_taken_by_a_call_whose_answer_was_lost_are_given_to_its_repetition(
+    store: ShardedStore, limit: int
+) -> None:
+    for rollout_id in IDS:
+        await store.enqueue_rollout("x", rollout_id=rollout_id)
+    call = {"limit": limit, "worker_id": "w", "claim": "c"}
+    first = await store._ask("dequeue", **call)
+    again = await store.another_client()._ask("dequeue", **call)
+    assert [each.rollout_id for each in first] == IDS[:limit]
+    assert [each.attempt.attempt_id for each in again] == [each.attempt.attempt_id for each in first]
+    others = await store.dequeue_many_rollouts(20)
+    assert [each.rollout_id for each in others] == IDS[limit:]
+
+
+@pytest.mark.parametrize("limit", [1, 4, 20])
+async def test_groups_taken_by_a_call_whose_answer_was_lost_are_given_to_its_repetition(
+    store: ShardedStore, limit: int
+) -> None:
+    ids = [f"g{index}" for index in range(6)]
+    for group_id in ids:
+        await fill_group(store, group_id, num_rollouts=1)
+    call = {"limit": limit, "group_id_in": None, "claim": "c", "lease_seconds": None}
+    first = await store._ask("take_groups", **call)
+    again = await store.another_client()._ask("take_groups", **call)
+    assert [each.group_id for each in first] == ids[:limit]
+    assert {(each.group_id, each.claim) for each in again} == {(each.group_id, each.claim) for each in first}
+    assert [each.group_id for each in await store.take_groups(20)] == ids[limit:]
