@@ -18,6 +18,7 @@ from raybolt.store import (
     names,
 )
 from raybolt.store.blocks import SealedTable
+from raybolt.store.rows import pack_span, unpack_span
 
 CONFIG = RolloutConfig(max_attempts=2, retry_condition=("failed",))
 
@@ -117,3 +118,18 @@ def test_rollouts_of_several_groups_make_no_table() -> None:
         encode_group([*rollouts, other], attempts, spans)
     with pytest.raises(InvalidValue, match="give those of one group"):
         encode_group([], attempts, spans)
+
+
+def test_arrays_that_are_views_with_steps_are_kept_as_they_read() -> None:
+    _, attempts, _ = make_group()
+    arrays = {
+        "even": np.arange(10, dtype=np.int32)[::2],
+        "back": np.arange(3, dtype=np.float32)[::-1],
+        "none": np.array([], np.int64),
+    }
+    read = unpack_span(pack_span(make_span(attempts[0], 1, **arrays))).attributes
+    assert {name: read[name].tolist() for name in arrays} == {  # type: ignore[union-attr]
+        "even": [0, 2, 4, 6, 8],
+        "back": [2.0, 1.0, 0.0],
+        "none": [],
+    }
