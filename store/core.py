@@ -49,6 +49,8 @@ from .workers import WorkerBook
 
 _GIVEN_UP = frozenset({"error", "origin", "lost"})
 """Metadata of an attempt that was given up, which it loses when it is heard from again."""
+_SIGN_SECONDS = 0.001
+"""Spans that follow each other faster than this are one sign of life."""
 _QUEUED: frozenset[RolloutStatus] = frozenset({"queuing", "requeuing"})
 
 
@@ -286,7 +288,8 @@ class LightningCore:
         """Notes a sign of life: a preparing or unresponsive attempt is running."""
         now = self._clock()
         if attempt.status not in ("preparing", "unresponsive"):
-            entry.attempts[attempt.attempt_id] = replace(attempt, last_heartbeat_time=now)
+            if now - (attempt.last_heartbeat_time or 0.0) >= _SIGN_SECONDS:
+                entry.attempts[attempt.attempt_id] = replace(attempt, last_heartbeat_time=now)
             return
         metadata = {name: value for name, value in attempt.metadata.items() if name not in _GIVEN_UP}
         attempt = replace(attempt, status="running", last_heartbeat_time=now, metadata=metadata)

@@ -15,6 +15,9 @@ from .errors import InvalidValue
 from .plain import check_span
 from .types import ARRAY_DTYPES, Json, Span, SpanEvent, SpanStatus
 
+MAX_DEPTH = 300
+"""How deep JSON may be nested: what reads and writes it takes a frame of Python's stack for every level."""
+
 
 class SpanRow(NamedTuple):
     """A span without Python objects in it; the fields are those of ``Span`` unless said otherwise."""
@@ -114,11 +117,31 @@ def iter_arrays(row: SpanRow) -> Iterable[tuple[str, str, npt.NDArray[Any]]]:
 
 
 def dump_json(value: Json, field: str) -> str:
-    """Returns the value as compact JSON text, NumPy scalars as numbers; InvalidValue names the field."""
+    """Returns the value as compact JSON text, NumPy scalars as numbers.
+
+    InvalidValue names the field for what is no JSON or nested deeper than ``MAX_DEPTH``.
+    """
     try:
-        return _ENCODER.encode(value)
+        text = _ENCODER.encode(value)
     except (TypeError, ValueError) as error:
         raise InvalidValue(f"{field} cannot be stored: {error}; give JSON values or 1-D arrays") from None
+    except RecursionError:
+        text = ""
+    if not text or (text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value)):
+        raise InvalidValue(f"{field} is nested more than {MAX_DEPTH} deep; give flatter JSON")
+    return text
+
+
+def _is_deep(value: Json) -> bool:
+    level = [value]
+    for _ in range(MAX_DEPTH + 1):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list | tuple)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return bool(level)
 
 
 def _plain_scalar(value: object) -> Json:

@@ -116,6 +116,13 @@ async def deep_json(store: LightningStore) -> None:
             await store.enqueue_rollout(nested(depth))
         with refused(InvalidValue, "metadata", "300"):
             await store.update_rollout(rollout.rollout_id, metadata={"deep": nested(depth)})
+    started = await store.start_rollout("x")
+    await store.add_span(make_span(started.attempt, 1, deep=nested(299)))
+    for depth in (300, 100_000):
+        with refused(InvalidValue, "attributes", "300"):
+            await store.add_span(make_span(started.attempt, 2, deep=nested(depth)))
+    (span,) = await store.query_spans(started.rollout_id)
+    expect(span.attributes["deep"], nested(299), "a deep attribute, as it was stored")
     await _still_works(store)
 
 
