@@ -78,7 +78,7 @@ def test_the_policy_learns_what_is_rewarded(tmp_path: Path) -> None:
     result = train(tmp_path / "run", lr=1e-3, iterations=12)
 
     first, last = np.mean(result.reward_curve[:2]), np.mean(result.reward_curve[-2:])
-    assert last > first + 0.2, result.reward_curve
+    assert 1 - last < (1 - first) / 2, result.reward_curve
     assert result.tokens["trained"] > 0
     assert (result.paths["log"] / "progress.jsonl").read_text().count("\n") == 12
 
