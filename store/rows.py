@@ -48,11 +48,11 @@ def pack_span(span: Span) -> SpanRow:
     check_span(span)
     plain: dict[str, Json] = {}
     layout: list[tuple[str, str, int]] = []
-    parts: list[npt.NDArray[Any]] = []  # whose bytes are copied once, when they are joined
+    parts: list[memoryview] = []  # copied once, when they are joined
     for name, value in span.attributes.items():
         if isinstance(value, np.ndarray):
             layout.append((name, _dtype_name(name, value), len(value)))
-            parts.append(np.ascontiguousarray(value))
+            parts.append(np.ascontiguousarray(value).data)
         else:
             plain[name] = value
     return SpanRow(
