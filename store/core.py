@@ -281,8 +281,10 @@ class LightningCore:
 
     def next_deadline(self) -> float | None:
         """When to call ``expire`` next; None for not before something changes."""
-        times = (self.deadlines.next(), self.groups.leases.next())
-        return min((time for time in times if time is not None), default=None)
+        deadline, lease_end = self.deadlines.next(), self.groups.leases.next()
+        if deadline is None or lease_end is None:
+            return lease_end if deadline is None else deadline
+        return min(deadline, lease_end)
 
     def hear_from(self, entry: Entry, attempt: Attempt) -> None:
         """Notes a sign of life: a preparing or unresponsive attempt is running."""

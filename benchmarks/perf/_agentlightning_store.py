@@ -92,7 +92,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=["local", "serve", "http"])
     parser.add_argument("--port", type=int)
-    parser.add_argument("--spans", type=int, default=400)
+    parser.add_argument("--spans", type=int, default=2000)
     arguments = parser.parse_args()
     if arguments.role == "serve":
         server = LightningStoreServer(InMemoryLightningStore(), "127.0.0.1", arguments.port)

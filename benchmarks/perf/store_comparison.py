@@ -192,7 +192,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--agentlightning-python", help="a Python that has agentlightning 0.3.0")
-    parser.add_argument("--spans", type=int, default=400)
+    parser.add_argument("--spans", type=int, default=2000)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--report", type=Path)
     parser.add_argument("--worker", choices=["local", "http"], help=argparse.SUPPRESS)
