@@ -11,8 +11,6 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 from store_samples import fill_group, make_call_span, make_span
 from store_sharded import ShardedStore
 
@@ -21,6 +19,9 @@ from raybolt.store.parquet import FILES, export_parquet, export_zip, import_parq
 from raybolt.store.peek import count
 from raybolt.store.rows import SpanRow, iter_arrays
 from raybolt.store.types import ARRAY_DTYPES
+
+hypothesis = pytest.importorskip("hypothesis")
+st = hypothesis.strategies
 
 TABLES = ("rollouts", "attempts", "groups", "resources", "changes", "spans")
 
@@ -80,8 +81,8 @@ CONFIGS = st.builds(
 )
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
+@hypothesis.settings(max_examples=25, deadline=None, suppress_health_check=list(hypothesis.HealthCheck))
+@hypothesis.given(
     batches=st.lists(st.lists(SPANS, min_size=1, max_size=3), max_size=3),
     inputs=st.lists(st.tuples(JSON, st.dictionaries(TEXTS, JSON, max_size=2), CONFIGS), max_size=3),
     resources=st.lists(st.dictionaries(TEXTS, JSON, max_size=2), max_size=3),
