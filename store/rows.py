@@ -116,7 +116,7 @@ def iter_arrays(row: SpanRow) -> Iterable[tuple[str, str, npt.NDArray[Any]]]:
         yield name, dtype, array
 
 
-def dump_json(value: Json, field: str) -> str:
+def dump_json(value: Json, field: str, *, allowed: str = "JSON values or 1-D arrays") -> str:
     """Returns the value as compact JSON text, NumPy scalars as numbers.
 
     InvalidValue names the field for what is no JSON or nested deeper than ``MAX_DEPTH``.
@@ -124,7 +124,7 @@ def dump_json(value: Json, field: str) -> str:
     try:
         text = _ENCODER.encode(value)
     except (TypeError, ValueError) as error:
-        raise InvalidValue(f"{field} cannot be stored: {error}; give JSON values or 1-D arrays") from None
+        raise InvalidValue(f"{field} cannot be stored: {error}; give {allowed}") from None
     except RecursionError:
         text = ""
     if not text or (text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value)):

@@ -36,7 +36,7 @@ def prepared(request: EnqueueRolloutRequest) -> EnqueueRolloutRequest:
 
 def json_copy(value: Json, field: str) -> Json:
     """Returns a copy of a JSON value; InvalidValue, naming the field, for what is none, or too deep."""
-    return json.loads(dump_json(value, field))
+    return json.loads(dump_json(value, field, allowed="JSON values"))
 
 
 def object_copy(value: Mapping[str, Json] | None, field: str) -> dict[str, Json]:

@@ -10,6 +10,7 @@ from store_samples import make_call_span, make_span
 from raybolt.store import (
     Attempt,
     InvalidValue,
+    LocalStore,
     Rollout,
     RolloutConfig,
     Span,
@@ -133,3 +134,14 @@ def test_arrays_that_are_views_with_steps_are_kept_as_they_read() -> None:
         "back": [2.0, 1.0, 0.0],
         "none": [],
     }
+
+
+async def test_what_is_no_json_is_refused_with_what_may_stand_in_its_place() -> None:
+    store = LocalStore()
+    with pytest.raises(InvalidValue, match=r"^metadata cannot be stored: .* is not JSON; give JSON values$"):
+        await store.enqueue_rollout("x", metadata={"ids": np.arange(2)})  # type: ignore[dict-item]
+    started = await store.start_rollout("x")
+    with pytest.raises(
+        InvalidValue, match=r"^attributes of span .* is not JSON; give JSON values or 1-D arrays$"
+    ):
+        await store.add_span(make_span(started.attempt, 1, ids=[np.arange(2)]))
