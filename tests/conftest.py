@@ -10,6 +10,13 @@ from small_disk import mounted
 TESTS = Path(__file__).parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what starts Ray, which the bare-install job leaves to the whole suite."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "ray_session" in item.fixturenames:
+            item.add_marker("ray")
+
+
 @pytest.fixture(scope="session")
 def ray_session() -> Iterator[None]:
     """A local Ray without dashboard, started by the first test that needs it and shared by all the others.

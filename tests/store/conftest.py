@@ -23,7 +23,10 @@ def ray_stores(ray_session: None, tmp_path_factory: pytest.TempPathFactory) -> I
     asyncio.run(stores.destroy())
 
 
-@pytest.fixture(params=["memory", "folder", "shards", "http", "ray", "ray-2"])
+RAY = [pytest.param(name, marks=pytest.mark.ray) for name in ("ray", "ray-2")]
+
+
+@pytest.fixture(params=["memory", "folder", "shards", "http", *RAY])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LightningStore]:
     if request.param.startswith("ray"):
         stores = request.getfixturevalue("ray_stores")
