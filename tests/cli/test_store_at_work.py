@@ -226,7 +226,11 @@ def test_a_store_on_ray_is_looked_at_by_its_name(tmp_path):
 def listed(width: int | None, found: list[tuple[Rollout, Attempt | None]], monkeypatch) -> list[str]:
     """What a terminal of this width shows; a pipe for None."""
     screen = io.StringIO()
-    terminal = Console(file=screen, force_terminal=width is not None, width=width, no_color=True)
+    # TERM as of a terminal: of a dumb one, as CI's is, Rich takes the width to be 80.
+    kind = {"TERM": "xterm"}
+    terminal = Console(
+        file=screen, force_terminal=width is not None, width=width, no_color=True, _environ=kind
+    )
     monkeypatch.setattr(console_store, "out", terminal)
     console_store.print_rollouts(found, has_more=False)
     plain = re.sub(r"\x1b\[[\d;]*m", "", screen.getvalue())
