@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from ran import Ran
+from tiny_engine import tiny_engine
 
 from raybolt.adapters.wrap import WrappedAgent, wrap
 from raybolt.env.chat import ChatMessage, ChatRequest, Completion, ToolCall
-from raybolt.env.models import resolve_model
 from raybolt.env.policy import RunEnd
 from raybolt.env.recorder import SpanRecorder
 from raybolt.env.run import AgentRun
@@ -91,13 +91,5 @@ def script() -> Script:
 @pytest.fixture(scope="module")
 def engine() -> Iterator[TransformersEngine]:
     """The tiny model, which really generates."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    from raybolt.rl.engines.transformers import TransformersEngine
-
-    torch.set_num_threads(1)  # a model this small only waits for more
-    model = AutoModelForCausalLM.from_pretrained(resolve_model("tiny").path, dtype=torch.float32)
-    engine = TransformersEngine(model)
-    yield engine
-    engine.close()
+    with tiny_engine() as engine:
+        yield engine

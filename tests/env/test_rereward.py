@@ -38,11 +38,13 @@ async def store_run(store, function, *, reward=None, group_id=None):
     return started.rollout_id
 
 
-def agent(result, emitted=()):
+def agent(result=None, emitted=(), error=None):
     async def run(task, policy):
         await policy.complete(HELLO)
         for reward in emitted:
             emit_reward(reward)
+        if error is not None:
+            raise error
         return result
 
     return run
@@ -165,16 +167,6 @@ async def test_failed_rollouts_and_those_not_chosen_are_left_alone():
         assert (await re_reward(store, lambda *_: 7, rollout_id_in=[failed])).rewards == {}
 
 
-def failing(error, emitted=()):
-    async def run(task, policy):
-        await policy.complete(HELLO)
-        for reward in emitted:
-            emit_reward(reward)
-        raise error
-
-    return run
-
-
 async def test_failed_rollouts_are_judged_where_one_asks_for_it_and_stay_failed():
     seen = []
 
@@ -183,7 +175,7 @@ async def test_failed_rollouts_are_judged_where_one_asks_for_it_and_stay_failed(
         return -1 if trajectory.failed else 1
 
     async with LocalStore(None) as store:
-        failed = await store_run(store, failing(RuntimeError("no"), emitted=[0.25]))
+        failed = await store_run(store, agent(error=RuntimeError("no"), emitted=[0.25]))
         fine = await store_run(store, agent("yes"), reward=lambda *_: 0)
         with pytest.raises(
             InvalidValue, match=r"failed \(RuntimeError: no\), so it has no reward; .* judge it"
@@ -208,7 +200,7 @@ async def test_a_failed_rollout_for_which_there_is_no_reward_stays_without_and_h
         return None if trajectory.origin == "agent" else 2
 
     async with LocalStore(None) as store:
-        broken = await store_run(store, failing(OSError("engine")), group_id="g")
+        broken = await store_run(store, agent(error=OSError("engine")), group_id="g")
         fine = await store_run(store, agent(1), group_id="g")
         made = await re_reward(store, judge, include_failed=True)
         assert (made.rewards, made.errors) == ({fine: 2.0}, {})
@@ -237,7 +229,7 @@ async def test_the_learner_takes_a_failed_rollout_only_once_it_is_judged():
     async with LocalStore(None) as store:
         await store.declare_group("g", 2)
         await store_run(store, agent(1.0), group_id="g")
-        failed = await store_run(store, failing(RuntimeError("no")), group_id="g")
+        failed = await store_run(store, agent(error=RuntimeError("no")), group_id="g")
         (handle,) = await store.take_groups(1)
         assert rewards(handle) == [1.0]
         await re_reward(store, lambda task, result, trajectory: -trajectory.failed, include_failed=True)

@@ -1,7 +1,9 @@
 """Traces of an agent on its own LLM, turned into demonstrations for a model of ours."""
 
+from store_samples import make_span
+
 from raybolt.env.trace_data import demonstrations_from_traces
-from raybolt.store import LocalStore, Span, names
+from raybolt.store import LocalStore, names
 
 
 def user(text):
@@ -13,24 +15,15 @@ def assistant(text):
 
 
 def chat_span(attempt, number, messages, reply):
-    return Span(
-        rollout_id=attempt.rollout_id,
-        attempt_id=attempt.attempt_id,
-        sequence_id=number,
-        trace_id="t",
-        span_id=f"s{number}",
-        name="chat agent",
-        start_time=1.0,
-        end_time=2.0,
-        attributes={
-            names.OPERATION: names.CHAT,
-            names.AGENT_NAME: "agent",
-            names.CALL_ID: number,
-            names.TRAINABLE: False,
-            names.INPUT_MESSAGES: messages,
-            names.OUTPUT_MESSAGES: [assistant(reply)],
-        },
-    )
+    attributes = {
+        names.OPERATION: names.CHAT,
+        names.AGENT_NAME: "agent",
+        names.CALL_ID: number,
+        names.TRAINABLE: False,
+        names.INPUT_MESSAGES: messages,
+        names.OUTPUT_MESSAGES: [assistant(reply)],
+    }
+    return make_span(attempt, number, **attributes)
 
 
 async def trace(store, *replies, metadata):

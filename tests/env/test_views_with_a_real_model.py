@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import view_agents as agents
+from tiny_engine import tiny_engine
 
 import raybolt
 from raybolt.env.chat import ChatRequest, Completion
 from raybolt.env.check import RULES, check_env
 from raybolt.env.codec import codec_for
 from raybolt.env.memory import CodecMemory
-from raybolt.env.models import resolve_model
 from raybolt.rl.engines.base import GenerateRequest
 from raybolt.rl.engines.transformers import TransformersEngine
 
@@ -26,14 +26,8 @@ SIZES = {"max_tokens": 200, "max_new_tokens": 8}
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[TransformersEngine]:
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(1)  # a model this small only waits for more
-    model = AutoModelForCausalLM.from_pretrained(resolve_model("tiny").path, dtype=torch.float32)
-    engine = TransformersEngine(model)
-    yield engine
-    engine.close()
+    with tiny_engine() as engine:
+        yield engine
 
 
 async def generate(engine: TransformersEngine, prompt_ids: np.ndarray) -> np.ndarray:

@@ -11,11 +11,12 @@ import sys
 import tempfile
 import textwrap
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_disk import mounted
+from small_disk import SMALL_DISK_BYTES, mounted
 
 pytestmark = pytest.mark.slow
 
@@ -236,6 +237,22 @@ def test_groups_that_outgrow_the_object_store_are_spilled_and_let_go(cluster: An
         assert driver.hears() == {"destroyed": True}
 
 
+@contextmanager
+def narrow_node(cluster: Any, folder: Path, num_bytes: int) -> Iterator[None]:
+    """A node of the folder's name, with 80 MiB of object store that spills to a disk of this size."""
+    with mounted(folder, num_bytes) as disk:
+        node = cluster.add_node(
+            num_cpus=1,
+            resources={folder.name: 1},
+            object_store_memory=80 * 2**20,
+            object_spilling_directory=str(disk),
+        )
+        try:
+            yield
+        finally:
+            cluster.remove_node(node)
+
+
 def test_groups_that_fit_neither_memory_nor_disk_are_refused_until_others_are_let_go(
     cluster: Any, tmp_path: Path
 ) -> None:
@@ -283,24 +300,19 @@ def test_groups_that_fit_neither_memory_nor_disk_are_refused_until_others_are_le
             await store.destroy()
             say(destroyed=True)
         """
-    with mounted(tmp_path / "narrow", 160 * 2**20) as narrow:
-        node = cluster.add_node(
-            num_cpus=1,
-            resources={"narrow": 1},
-            object_store_memory=80 * 2**20,
-            object_spilling_directory=str(narrow),
-        )
-        with Driver(cluster, script, tmp_path / "store") as driver:
-            said = driver.hears()
-            num_taken = said["taken"]
-            assert 5 < num_taken < 30
-            assert said["groups"] == {"taken": num_taken, "complete": 30 - num_taken}
-            assert len(said["refusals"]) == 2
-            for refusal in said["refusals"]:
-                assert "is full, and so is the disk it spills to: a group of" in refusal
-            assert driver.hears() == {"sums": [2_500_000 * index for index in range(30)]}
-            assert driver.hears() == {"destroyed": True}
-        cluster.remove_node(node)
+    with (
+        narrow_node(cluster, tmp_path / "narrow", 160 * 2**20),
+        Driver(cluster, script, tmp_path / "store") as driver,
+    ):
+        said = driver.hears()
+        num_taken = said["taken"]
+        assert 5 < num_taken < 30
+        assert said["groups"] == {"taken": num_taken, "complete": 30 - num_taken}
+        assert len(said["refusals"]) == 2
+        for refusal in said["refusals"]:
+            assert "is full, and so is the disk it spills to: a group of" in refusal
+        assert driver.hears() == {"sums": [2_500_000 * index for index in range(30)]}
+        assert driver.hears() == {"destroyed": True}
 
 
 def test_a_full_object_store_lets_spans_and_ends_through_and_refuses_only_what_is_too_large(
@@ -361,23 +373,18 @@ def test_a_full_object_store_lets_spans_and_ends_through_and_refuses_only_what_i
             await RayStore.connect("filled").destroy()
             say(destroyed=True)
         """
-    with mounted(tmp_path / "filled") as narrow:
-        node = cluster.add_node(
-            num_cpus=1,
-            resources={"filled": 1},
-            object_store_memory=80 * 2**20,
-            object_spilling_directory=str(narrow),
-        )
-        with Driver(cluster, script, tmp_path / "store") as driver:
-            said = driver.hears()
-            refusals = said.pop("refusals")
-            assert said == {
-                "added": True,
-                "said": {"said": "meanwhile"},
-                "heard_from": True,
-                "numbers": [1, 2, 3],
-            }
-            assert ["'add_rows'" in refusals[0], "'rows'" in refusals[1]] == [True, True]
-            assert all("is too large to travel without; let go of handles" in each for each in refusals)
-            assert driver.hears() == {"destroyed": True}
-        cluster.remove_node(node)
+    with (
+        narrow_node(cluster, tmp_path / "filled", SMALL_DISK_BYTES),
+        Driver(cluster, script, tmp_path / "store") as driver,
+    ):
+        said = driver.hears()
+        refusals = said.pop("refusals")
+        assert said == {
+            "added": True,
+            "said": {"said": "meanwhile"},
+            "heard_from": True,
+            "numbers": [1, 2, 3],
+        }
+        assert ["'add_rows'" in refusals[0], "'rows'" in refusals[1]] == [True, True]
+        assert all("is too large to travel without; let go of handles" in each for each in refusals)
+        assert driver.hears() == {"destroyed": True}
