@@ -12,7 +12,7 @@ from store_samples import fill_group, make_call_span, make_span
 
 from raybolt.store import Change, InvalidValue, LocalStore, RolloutConfig, StoreError, names, read_group
 from raybolt.store.journal import Journal
-from raybolt.store.schema import SPAN_COLUMNS
+from raybolt.store.schema import SPAN_COLUMNS, first_span_id, position_of
 
 _FORMAT_1 = """
 CREATE TABLE rollouts (
@@ -223,6 +223,26 @@ async def test_a_folder_of_format_2_keeps_its_spans_and_its_feed(tmp_path: Path)
         (added,) = changes[len(before) :]
         assert (added.kind, len(added.span_ids)) == ("spans", 2)
         assert int(added.cursor) == int(before[-1].cursor) + 1
+
+
+async def test_the_feed_goes_on_behind_spans_that_came_last(tmp_path: Path) -> None:
+    async with LocalStore(tmp_path) as store:
+        started = await store.start_rollout("x", rollout_id="r")
+        await store.add_span(make_span(started.attempt, 1))
+        await store.add_span(make_span(started.attempt, 2))
+        before = await store.get_changes()
+        assert before[-1].kind == "spans"
+    async with LocalStore(tmp_path, keep_in_flight=True) as store:
+        await store.add_span(make_span(started.attempt, 3))
+        (*_, last), number = await store.get_changes(), len(before)
+        assert (last.kind, int(last.cursor)) == ("spans", number + 1)
+        assert [span.sequence_id for span in await store.query_spans("r")] == [1, 2, 3]
+
+
+def test_ids_of_spans_tell_their_change_and_those_of_older_formats_tell_none() -> None:
+    assert position_of(first_span_id(7)) == position_of(first_span_id(7) + 5) == 7
+    assert first_span_id(8) > first_span_id(7) + 2**20 - 1
+    assert position_of(3_000_000) <= 0  # as of a folder that numbered three million
 
 
 async def test_a_folder_that_cannot_be_migrated_stays_as_it_was(tmp_path: Path) -> None:
