@@ -18,7 +18,7 @@ from opentelemetry.trace.status import Status, StatusCode
 
 from . import names
 from .errors import InvalidValue, StoreError
-from .otel_facts import IS_REMOTE, SpanFacts, is_count, link, taken_facts
+from .otel_facts import IS_REMOTE, OWN_RESOURCE, UNNAMED, SpanFacts, is_count, link, taken_facts
 from .types import Span, SpanEvent, SpanStatus
 
 _STATUS = {"ok": StatusCode.OK, "error": StatusCode.ERROR, "unset": StatusCode.UNSET}
@@ -30,12 +30,12 @@ def export_spans(
     """Gives the spans to an exporter (OTLP, console, Jaeger, …) and returns how many there were.
 
     `resource` describes the process that they came from; its `service.name` is "raybolt" unless given.
-    The exporter stays open.
+    Spans that came from OpenTelemetry have their own. The exporter stays open.
 
     Raises:
         StoreError: the exporter reports failure.
     """
-    source = Resource({"service.name": "raybolt", **(resource or {})})
+    source = Resource({**OWN_RESOURCE, **(resource or {})})
     batch = [to_otel(span, source) for span in spans]
     if batch and exporter.export(batch) is not SpanExportResult.SUCCESS:
         raise StoreError(
@@ -46,11 +46,11 @@ def export_spans(
 
 
 def to_otel(span: Span, resource: Resource | None = None) -> ReadableSpan:
-    """The span as the SDK's exporters take it.
+    """The span as the SDK's exporters take it; one without a resource of its own gets the one given.
 
     OpenTelemetry's attributes are scalars and flat lists: arrays become lists of numbers, other values that
     hold values become JSON text, as the GenAI conventions have it. Rollout, attempt and sequence id become
-    attributes. What `from_otel` keeps as attributes, such as scope and links, goes back into its place.
+    attributes. What `from_otel` keeps as attributes, such as scope and resource, goes back into its place.
     """
     ids = {
         names.ROLLOUT_ID: span.rollout_id,
@@ -63,7 +63,7 @@ def to_otel(span: Span, resource: Resource | None = None) -> ReadableSpan:
         name=span.name,
         context=_context(span.trace_id, span.span_id, facts.flags & ~IS_REMOTE, facts.trace_state),
         parent=parent,
-        resource=resource,
+        resource=_resource(facts) or resource or Resource(OWN_RESOURCE),
         attributes=_bounded({**others, **ids}, facts.dropped_attributes),
         events=_bounded_list([_event(event) for event in span.events], facts.dropped_events),
         links=_bounded_list([_link(each) for each in facts.links], facts.dropped_links),
@@ -83,7 +83,7 @@ def to_otel(span: Span, resource: Resource | None = None) -> ReadableSpan:
 def from_otel(span: ReadableSpan, rollout_id: str, attempt_id: str, sequence_id: int) -> Span:
     """The span of an SDK tracer as ours. Lists of ints stay lists; bytes become their `repr`.
 
-    Scope, links, kind and whatever else ours has no field for become attributes, see `SpanFacts`.
+    Scope, resource, links, kind and whatever else ours has no field for become attributes, see `SpanFacts`.
 
     Raises:
         InvalidValue: it has not ended, or has no context.
@@ -98,7 +98,7 @@ def from_otel(span: ReadableSpan, rollout_id: str, attempt_id: str, sequence_id:
         trace_id=f"{span.context.trace_id:032x}",
         span_id=f"{span.context.span_id:016x}",
         parent_id=None if span.parent is None else f"{span.parent.span_id:016x}",
-        name=span.name,
+        name=span.name or UNNAMED,
         start_time=span.start_time / 1e9,
         end_time=span.end_time / 1e9,
         status="unset" if span.status.status_code is StatusCode.UNSET else status,
@@ -106,7 +106,7 @@ def from_otel(span: ReadableSpan, rollout_id: str, attempt_id: str, sequence_id:
         attributes={**_plain_attributes(span.attributes), **facts_of(span).as_attributes()},
         events=tuple(
             SpanEvent(
-                event.name,
+                event.name or UNNAMED,
                 event.timestamp / 1e9,
                 _with_dropped(_plain_attributes(event.attributes), event.dropped_attributes),
             )
@@ -128,6 +128,8 @@ def facts_of(span: ReadableSpan) -> SpanFacts:
         }
     return SpanFacts(
         **about,
+        resource_attributes=_plain_attributes(span.resource.attributes),
+        resource_schema_url=span.resource.schema_url,
         kind=span.kind.name.lower(),
         trace_state=context.trace_state.to_header(),
         flags=context.trace_flags | (IS_REMOTE if span.parent is not None and span.parent.is_remote else 0),
@@ -178,6 +180,12 @@ def _context(trace_id: str, span_id: str, flags: int, trace_state: str = "") -> 
         trace_flags=TraceFlags(flags & 0xFF or TraceFlags.SAMPLED),  # what is exported was sampled
         trace_state=TraceState.from_header([trace_state]),
     )
+
+
+def _resource(facts: SpanFacts) -> Resource | None:
+    if not facts.resource_attributes and not facts.resource_schema_url:
+        return None
+    return Resource(_attributes(facts.resource_attributes), facts.resource_schema_url)
 
 
 def _link(given: Mapping[str, Any]) -> Link:

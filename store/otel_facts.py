@@ -1,7 +1,7 @@
 """What OpenTelemetry says of a span for which ours has no field: kept as attributes, and made of them again.
 
 The names are those of OpenTelemetry's mapping to other formats where it has one. What is as in most spans
-(kind internal, nothing dropped, no links, scope "raybolt") is no attribute at all.
+(kind internal, nothing dropped, no links, scope and service "raybolt") is no attribute at all.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +13,10 @@ from .types import Json
 
 OWN_SCOPE: Final = "raybolt"
 """Instrumentation scope of the spans that raybolt records itself."""
+OWN_RESOURCE: Final = {"service.name": "raybolt"}
+"""Resource of those spans, unless whoever exports them names another."""
+UNNAMED: Final = "unnamed"
+"""Name of spans and events that came without one, which OpenTelemetry takes and ours do not."""
 KINDS: Final = ("internal", "server", "client", "producer", "consumer")
 IS_REMOTE: Final = 0x200
 """In OTLP's flags: the parent (or what a link leads to) is of another process."""
@@ -30,6 +34,9 @@ class SpanFacts:
     scope_version: str = ""
     scope_schema_url: str = ""
     scope_attributes: Mapping[str, Json] = field(default_factory=dict)
+    resource_attributes: Mapping[str, Json] = field(default_factory=dict)
+    """Empty: ``OWN_RESOURCE``."""
+    resource_schema_url: str = ""
     kind: str = KINDS[0]
     trace_state: str = ""
     """As in W3C's ``tracestate`` header."""
@@ -43,11 +50,14 @@ class SpanFacts:
 
     def as_attributes(self) -> dict[str, Json]:
         """Returns what is unusual, as attributes of a span of ours."""
+        resource = {} if self.resource_attributes == OWN_RESOURCE else dict(self.resource_attributes)
         found = {
             names.SCOPE_NAME: "" if self.scope_name == OWN_SCOPE else self.scope_name,
             names.SCOPE_VERSION: self.scope_version,
             names.SCOPE_SCHEMA_URL: self.scope_schema_url,
             names.SCOPE_ATTRIBUTES: dict(self.scope_attributes),
+            names.RESOURCE_ATTRIBUTES: resource,
+            names.RESOURCE_SCHEMA_URL: self.resource_schema_url,
             names.SPAN_KIND: "" if self.kind == KINDS[0] else self.kind,
             names.TRACE_STATE: self.trace_state,
             names.SPAN_FLAGS: unusual(self.flags),
@@ -140,6 +150,8 @@ _FIELDS: dict[str, tuple[str, Callable[[object], bool]]] = {
     names.SCOPE_VERSION: ("scope_version", _is_text),
     names.SCOPE_SCHEMA_URL: ("scope_schema_url", _is_text),
     names.SCOPE_ATTRIBUTES: ("scope_attributes", _is_object),
+    names.RESOURCE_ATTRIBUTES: ("resource_attributes", _is_object),
+    names.RESOURCE_SCHEMA_URL: ("resource_schema_url", _is_text),
     names.SPAN_KIND: ("kind", _is_kind),
     names.TRACE_STATE: ("trace_state", _is_text),
     names.SPAN_FLAGS: ("flags", is_count),

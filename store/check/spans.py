@@ -167,12 +167,14 @@ async def concurrent_numbers(store: LightningStore) -> None:
 
 @check("A span of OpenTelemetry's SDK becomes a span of the attempt, numbered unless it has a number")
 async def otel_spans(store: LightningStore) -> None:
+    from opentelemetry.sdk.resources import Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Status, StatusCode
 
     started = await store.start_rollout("x")
     ids = (started.rollout_id, started.attempt.attempt_id)
-    tracer = TracerProvider(shutdown_on_exit=False).get_tracer("check")
+    resource = Resource({"service.name": "agent"})
+    tracer = TracerProvider(resource=resource, shutdown_on_exit=False).get_tracer("check")
     outer = tracer.start_span("outer", attributes={"n": 1, "l": ["a", "b"]})
     outer.add_event("half way", {"k": 2})
     outer.set_status(Status(StatusCode.ERROR, "broke"))
@@ -188,7 +190,14 @@ async def otel_spans(store: LightningStore) -> None:
     expect((back.trace_id, back.span_id), (f"{context.trace_id:032x}", f"{context.span_id:016x}"), "its ids")
     expect((back.name, back.status, back.status_message), ("outer", "error", "broke"), "name and status")
     expect(
-        dict(back.attributes), {"n": 1, "l": ["a", "b"], names.SCOPE_NAME: "check"}, "attributes and scope"
+        dict(back.attributes),
+        {
+            "n": 1,
+            "l": ["a", "b"],
+            names.SCOPE_NAME: "check",
+            names.RESOURCE_ATTRIBUTES: {"service.name": "agent"},
+        },
+        "attributes, scope and resource",
     )
     expect([(e.name, dict(e.attributes)) for e in back.events], [("half way", {"k": 2})], "events")
     expect((second.name, second.status, second.parent_id), ("inner", "unset", None), "the other")

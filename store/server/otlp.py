@@ -24,13 +24,13 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 from raybolt.store import names
 from raybolt.store.client import StoreClient
 from raybolt.store.errors import InvalidValue, UnknownAttempt, UnknownRollout
-from raybolt.store.otel_facts import KINDS, SpanFacts, link
-from raybolt.store.rows import pack_span
+from raybolt.store.otel_facts import KINDS, UNNAMED, SpanFacts, link
+from raybolt.store.rows import SpanRow, pack_span
 from raybolt.store.types import AttributeValue, Json, Span, SpanEvent, SpanStatus
 from raybolt.store.wire import load
 
 from .bodies import check_media_type, read_body, reply
-from .problems import headers_of, status_and_error
+from .problems import HttpProblem, headers_of, status_and_error
 
 PROTOBUF_TYPE = "application/x-protobuf"
 _JSON_TYPE = "application/json"
@@ -78,6 +78,7 @@ class TraceReceiver:
         return reply(request, MessageToJson(answer, indent=None).encode())
 
     async def _keep(self, traces: Any) -> Any:
+        _check_size(traces, self._max_body_bytes)
         spans, reasons = _placed(traces)
         by_attempt: dict[tuple[str, str], list[Span]] = {}
         for span in spans:
@@ -99,31 +100,71 @@ class TraceReceiver:
                 missing.sort(key=lambda index: spans[index].start_time)
                 for index, number in zip(missing, numbers, strict=True):
                     spans[index] = replace(spans[index], sequence_id=number)
-            await self._store._ask("add_rows", rows=[pack_span(span) for span in spans])
+            rows, reasons = _packed(spans)
+            await self._store._ask("add_rows", rows=rows)
         except (UnknownRollout, UnknownAttempt) as error:
             return [str(error)] * len(spans)
-        return []
+        return reasons
+
+
+def _packed(spans: Iterable[Span]) -> tuple[list[SpanRow], list[str]]:
+    """The spans as rows, and for each that the store cannot keep the reason."""
+    rows, reasons = [], []
+    for span in spans:
+        try:
+            rows.append(pack_span(span))
+        except InvalidValue as error:
+            reasons.append(str(error))
+    return rows, reasons
 
 
 def _placed(traces: Any) -> tuple[list[Span], list[str]]:
     """The spans as ours, and for each that cannot be one the reason."""
     spans, reasons = [], []
     for of_resource in traces.resource_spans:
-        shared = _plain_attributes(of_resource.resource.attributes)
+        about, places = _about(of_resource)
         for of_scope in of_resource.scope_spans:
+            shared = _facts_of_scope(of_scope, of_resource, about)
             for span in of_scope.spans:
                 try:
-                    spans.append(_span(span, of_scope, shared))
+                    spans.append(_span(span, shared, places))
                 except InvalidValue as error:
                     reasons.append(str(error))
     return spans, reasons
 
 
-def _span(span: Any, of_scope: Any, shared: Mapping[str, Json]) -> Span:
-    attributes = {**_plain_attributes(span.attributes), **_facts(span, of_scope).as_attributes()}
-    rollout_id = _taken(attributes, shared, _ROLLOUT_IDS)
-    attempt_id = _taken(attributes, shared, _ATTEMPT_IDS)
-    sequence_id = _taken(attributes, shared, _SEQUENCE_IDS)
+def _check_size(traces: Any, max_bytes: int) -> None:
+    """Raises HttpProblem for a body that is too large with each span's resource and scope written out."""
+    num_bytes = 0
+    for of_resource in traces.resource_spans:
+        for_all = of_resource.resource.ByteSize() + len(of_resource.schema_url)
+        for of_scope in of_resource.scope_spans:
+            for_each = for_all + of_scope.scope.ByteSize() + len(of_scope.schema_url)
+            num_bytes += for_each * len(of_scope.spans)
+    if num_bytes > max_bytes:
+        raise HttpProblem(
+            413,
+            InvalidValue(
+                f"the spans have more than {max_bytes} bytes together with the resource and scope that each "
+                "is kept with; send less at a time, or with a smaller resource"
+            ),
+        )
+
+
+def _about(of_resource: Any) -> tuple[dict[str, Json], dict[str, Json]]:
+    """A resource's attributes, apart from those that place its spans, and these."""
+    about = _plain_attributes(of_resource.resource.attributes)
+    places = {
+        name: about.pop(name) for name in (*_ROLLOUT_IDS, *_ATTEMPT_IDS, *_SEQUENCE_IDS) if name in about
+    }
+    return about, places
+
+
+def _span(span: Any, shared: Mapping[str, Json], places: Mapping[str, Json]) -> Span:
+    attributes = {**_plain_attributes(span.attributes), **shared, **_facts(span).as_attributes()}
+    rollout_id = _taken(attributes, places, _ROLLOUT_IDS)
+    attempt_id = _taken(attributes, places, _ATTEMPT_IDS)
+    sequence_id = _taken(attributes, places, _SEQUENCE_IDS)
     if not isinstance(rollout_id, str) or not isinstance(attempt_id, str):
         raise InvalidValue(
             f"spans without the attributes {names.ROLLOUT_ID} and {names.ATTEMPT_ID} belong to no attempt; "
@@ -142,27 +183,35 @@ def _span(span: Any, of_scope: Any, shared: Mapping[str, Json]) -> Span:
         trace_id=span.trace_id.hex(),
         span_id=span.span_id.hex(),
         parent_id=span.parent_span_id.hex() or None,
-        name=span.name,
+        name=span.name or UNNAMED,
         start_time=span.start_time_unix_nano / 1e9,
         end_time=span.end_time_unix_nano / 1e9,
         status=_STATUS[span.status.code] if span.status.code < len(_STATUS) else "unset",
         status_message=span.status.message or None,
         attributes={name: _with_array(name, value) for name, value in attributes.items()},
         events=tuple(
-            SpanEvent(event.name, event.time_unix_nano / 1e9, _event_attributes(event))
+            SpanEvent(event.name or UNNAMED, event.time_unix_nano / 1e9, _event_attributes(event))
             for event in span.events
         ),
     )
 
 
-def _facts(span: Any, of_scope: Any) -> SpanFacts:
+def _facts_of_scope(of_scope: Any, of_resource: Any, about: Mapping[str, Json]) -> dict[str, Json]:
+    """What all spans of the scope have in common, made once for them, as attributes."""
     scope = of_scope.scope
-    links = [each for each in span.links if (len(each.trace_id), len(each.span_id)) == _ID_BYTES]
     return SpanFacts(
         scope_name=scope.name,
         scope_version=scope.version,
         scope_schema_url=of_scope.schema_url,
         scope_attributes=_plain_attributes(scope.attributes),
+        resource_attributes=about,
+        resource_schema_url=of_resource.schema_url,
+    ).as_attributes()
+
+
+def _facts(span: Any) -> SpanFacts:
+    links = [each for each in span.links if (len(each.trace_id), len(each.span_id)) == _ID_BYTES]
+    return SpanFacts(
         kind=KINDS[span.kind - 1] if 0 < span.kind <= len(KINDS) else KINDS[0],
         trace_state=span.trace_state,
         flags=span.flags,

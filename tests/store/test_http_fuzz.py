@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import reduce
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
@@ -206,12 +207,14 @@ def a_trace(target: Target) -> bytes:
     from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
     message = ExportTraceServiceRequest()
-    scope = message.resource_spans.add()
+    scope = message.resource_spans.add(schema_url="https://schema.example/1")
     for key, value in (
         (names.ROLLOUT_ID, target.game.rollout_id),
         (names.ATTEMPT_ID, target.game.attempt.attempt_id),
     ):
         scope.resource.attributes.add(key=key).value.string_value = value
+    host = scope.resource.attributes.add(key="host").value.kvlist_value.values
+    host.add(key="cores").value.array_value.values.add().int_value = 2
     spans = scope.scope_spans.add().spans
     for number in (1, 2):
         span = spans.add(name="chat", trace_id=b"t" * 16, span_id=bytes([number] * 8), end_time_unix_nano=9)
@@ -257,7 +260,50 @@ def json_traces(target: Target) -> Any:
     return st.builds(replaced, st.sampled_from(list(paths(json.loads(whole)))), values)
 
 
-KINDS = ["rest", "frames", "rows", "spans", "protobuf", "json", "blocks"]
+def odd_resources(target: Target) -> Any:
+    """The trace, with a resource that holds anything: wrong types, known names, deep nests, much of it."""
+    any_value = st.recursive(
+        st.one_of(
+            st.just({}),
+            st.builds(lambda value: {"stringValue": value}, st.one_of(texts, st.just("x" * 2**14))),
+            st.builds(lambda value: {"intValue": value}, st.one_of(st.integers(-3, 2**63 - 1), scalars)),
+            st.builds(
+                lambda value: {"doubleValue": value}, st.sampled_from(["NaN", "-Infinity", 1e308, "x"])
+            ),
+            st.just({"bytesValue": "AP8="}),
+            values,
+        ),
+        lambda inner: st.one_of(
+            st.builds(lambda some: {"arrayValue": {"values": some}}, st.lists(inner, max_size=3)),
+            st.builds(
+                lambda key, value, depth: reduce(
+                    lambda outer, _: {"kvlistValue": {"values": [{"key": key, "value": outer}]}},
+                    range(depth),
+                    value,
+                ),
+                texts,
+                inner,
+                st.sampled_from([1, 2, 40, 120]),
+            ),
+        ),
+        max_leaves=6,
+    )
+    keys = st.one_of(texts, st.sampled_from([names.ROLLOUT_ID, names.SEQUENCE_ID, names.RESOURCE_ATTRIBUTES]))
+    pairs = st.lists(st.builds(lambda key, value: {"key": key, "value": value}, keys, any_value), max_size=4)
+
+    def with_resource(attributes: Any, schema_url: Any, are_more: bool) -> bytes:
+        content = json.loads(a_json_trace(target))
+        (of_resource,) = content["resourceSpans"]
+        known = of_resource["resource"]["attributes"] if are_more else []
+        of_resource["resource"]["attributes"] = [*known, *attributes]
+        of_resource["schemaUrl"] = schema_url
+        return json.dumps(content).encode()
+
+    urls = st.one_of(st.just("https://schema.example/1"), texts, values)
+    return st.builds(with_resource, pairs, urls, st.sampled_from([True, True, True, False]))
+
+
+KINDS = ["rest", "frames", "rows", "spans", "protobuf", "json", "resources", "blocks"]
 
 
 def fuzz_kind(target: Target, kind: str, num_examples: int) -> None:
@@ -281,6 +327,7 @@ def fuzz_kind(target: Target, kind: str, num_examples: int) -> None:
             st.one_of(json_traces(target), changed(a_json_trace(target))),
             post("/v1/traces", "application/json"),
         ),
+        "resources": (odd_resources(target), post("/v1/traces", "application/json")),
         "blocks": (block, lambda path: target.attack("GET", path, None, {})),
     }
     strategy, attack = attacks[kind]

@@ -191,6 +191,45 @@ async def test_spans_that_cannot_be_placed_are_counted_and_the_others_kept(store
     assert [span.span_id[-1] for span in await kept(store, started)] == ["1", "8"]
 
 
+async def test_one_span_that_cannot_be_kept_costs_its_batch_nothing(store: LocalStore) -> None:
+    started = await store.start_rollout("x")
+    last = {"key": names.SEQUENCE_ID, "value": {"intValue": str(2**63 - 1)}}
+    with served(store) as server:
+        await send(server, traces([json_span(1, attributes=[last])], ids(started)))
+        given = {"key": names.SEQUENCE_ID, "value": {"intValue": "3"}}
+        answer = await send(
+            server,
+            traces([json_span(2, attributes=[given], name="", events=[{}]), json_span(3)], ids(started)),
+        )
+    assert answer.json["partialSuccess"] == {
+        "rejectedSpans": "1",
+        "errorMessage": "sequence_id is 9223372036854775808; give a whole number below 2**63",
+    }
+    first, _ = await kept(store, started)
+    assert (first.span_id[-1], first.name, first.events[0].name) == ("2", "unnamed", "unnamed")
+
+
+async def test_a_large_resource_counts_with_every_span_that_is_kept_with_it(store: LocalStore) -> None:
+    started = await store.start_rollout("x")
+    large = attributes(text="x" * 10_000)
+    with served(store, max_body_bytes=100_000) as server:
+        some = await send(
+            server, traces([json_span(number) for number in range(1, 10)], ids(started) + large)
+        )
+        many = await send(
+            server, traces([json_span(number) for number in range(1, 100)], ids(started) + large)
+        )
+        scope = {"scope": {"name": "s", "attributes": large}, "spans": [json_span(n) for n in range(1, 100)]}
+        of_scope = {"resourceSpans": [{"resource": {"attributes": ids(started)}, "scopeSpans": [scope]}]}
+        refused = await send(server, of_scope)
+    assert (some.status, many.status, refused.status) == (200, 413, 413)
+    assert (
+        "100000 bytes together with the resource and scope that each is kept with"
+        in many.json["error"]["message"]
+    )
+    assert len(await kept(store, started)) == 9
+
+
 async def test_a_batch_that_is_sent_again_changes_nothing(store: LocalStore) -> None:
     started = await store.start_rollout("x")
     with served(store) as server:
