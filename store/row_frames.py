@@ -8,12 +8,13 @@ their arrays, and then all the arrays' bytes, row after row. The JSON form of a 
 import json
 from collections.abc import Sequence
 from dataclasses import fields
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 
 from .errors import InvalidValue
-from .rows import SpanRow, iter_arrays, pack_span, unpack_span
+from .plain import is_unicode
+from .rows import MAX_DEPTH, SpanRow, dump_json, iter_arrays, pack_span, unpack_span
 from .types import ARRAY_DTYPES, Json, Span, SpanEvent, SpanStatus
 from .wire import checked_text, decoder, load
 
@@ -49,8 +50,9 @@ def unpack_rows(frame: bytes, *, check: bool) -> tuple[list[SpanRow], int | None
                 f"rows[{index}] of the packed spans does not have {len(SpanRow._fields)} fields"
             )
         end = start + values[-1]
-        row = SpanRow._make((*values[:-1], frame[start:end]))
-        rows.append(_checked(row, f"rows[{index}]") if check else row)
+        values[-1] = frame[start:end]
+        row = SpanRow._make(values)
+        rows.append(_checked(row, f"rows[{index}]") if check and not _is_sound(row) else row)
         start = end
     if start != len(frame):
         raise InvalidValue(f"the packed spans announce {start} bytes and have {len(frame)}")
@@ -100,8 +102,52 @@ def _array(value: Json, field: str) -> np.ndarray[Any, Any]:
 _ROW_KINDS: tuple[Any, ...] = (
     str, str, int, str, str, str | None, str, float, float, SpanStatus, str | None, str, str, str,
 )  # fmt: skip
+_STATUSES = frozenset(get_args(SpanStatus))
 _EVENT = decoder(tuple[str, float, dict[str, Any]], strict=True)
 _LAYOUT = decoder(list[tuple[str, str, int]], strict=True)
+_decode = json.JSONDecoder().raw_decode
+
+
+def _is_sound(row: SpanRow) -> bool:
+    """What `_checked` finds out, in a third of its time; False also for some that it has nothing against."""
+    parent_id = "" if row.parent_id is None else row.parent_id
+    message = "" if row.status_message is None else row.status_message
+    texts = (row.rollout_id, row.attempt_id, row.trace_id, row.span_id, row.name, parent_id, message)
+    try:
+        attributes, end = _decode(row.attributes)
+        return (
+            is_unicode("".join(texts))
+            and is_unicode(row.attributes)
+            and is_unicode(row.layout)
+            and type(row.sequence_id) is int
+            and abs(row.sequence_id) < 2**63
+            and type(row.start_time) is type(row.end_time) is float
+            and abs(row.start_time) <= 1e300
+            and abs(row.end_time) <= 1e300
+            and row.status in _STATUSES
+            and type(attributes) is dict
+            and end == len(row.attributes)
+            and row.attributes.count("[") + row.attributes.count("{") <= MAX_DEPTH
+            and row.events == "[]"
+            and _num_bytes(row.layout) == len(row.arrays)
+        )
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError):
+        return False
+
+
+def _num_bytes(layout: str) -> int | None:
+    """The bytes of the layout's arrays; None, or one of several errors, for what may be no layout."""
+    if layout == "[]":
+        return 0
+    arrays, end = _decode(layout)
+    if type(arrays) is not list or end != len(layout):
+        return None
+    num_bytes = 0
+    for name, dtype, length in arrays:
+        if type(name) is not str or not is_unicode(name) or type(length) is not int or length < 0:
+            return None
+        num_bytes += _ITEM_BYTES[dtype] * length
+    return num_bytes
 
 
 def _checked(row: SpanRow, field: str) -> SpanRow:
@@ -112,16 +158,22 @@ def _checked(row: SpanRow, field: str) -> SpanRow:
     row = SpanRow._make((*values, row.arrays))
     # Readers expect the texts to begin and end with what they hold.
     row = row._replace(attributes=row.attributes.strip(), layout=row.layout.strip())
-    if not isinstance(load(row.attributes, f"{field}.attributes"), dict):
+    if not isinstance(_loaded(row.attributes, f"{field}.attributes"), dict):
         raise InvalidValue(f"{field}.attributes is no object")
     if row.events != "[]":
-        events = load(row.events, f"{field}.events")
+        events = _loaded(row.events, f"{field}.events")
         if not isinstance(events, list):
             raise InvalidValue(f"{field}.events is no list")
         for event in events:
             SpanEvent(*_EVENT(event, f"{field}.events"))
     _check_layout(row, field)
     return row
+
+
+def _loaded(text: str, field: str) -> Json:
+    value: Json = load(text, field)
+    dump_json(value, field)  # which refuses what is nested too deeply
+    return value
 
 
 def _check_layout(row: SpanRow, field: str) -> None:

@@ -24,13 +24,13 @@ class Missing(Exception):
 
 def dump(value: Any) -> bytes:
     """Returns plain data and the store's dataclasses as compact JSON; fields that are UNSET are left out."""
-    return json.dumps(value, separators=(",", ":"), default=_fields_of).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def load(text: bytes | str, what: str) -> Any:
     """Returns the JSON value; InvalidValue for what is none, nested too deeply, or no UTF-8."""
     try:
-        return json.loads(text)
+        return _DECODER.decode(text if isinstance(text, str) else text.decode())
     except (ValueError, RecursionError) as error:
         raise InvalidValue(f"{what} is no JSON: {error}") from None
 
@@ -100,6 +100,11 @@ def _fields_of(value: Any) -> dict[str, Any]:
         raise TypeError(f"{type(value).__name__} does not travel")
     found = {each.name: getattr(value, each.name) for each in fields(value)}
     return {name: each for name, each in found.items() if each is not UNSET}
+
+
+# Made once, as `json.loads` and `json.dumps` would for every value.
+_DECODER = json.JSONDecoder()
+_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_fields_of)
 
 
 def _integer(value: Any, field: str) -> int:

@@ -24,12 +24,12 @@ from raybolt.store.types import GroupHandle
 from raybolt.store.wire import checked_text, dump
 
 from . import seals
-from .asking import answered, read_arguments
+from .asking import ArgumentReader, answered
 from .bodies import reply
 from .export import send_export
 from .openapi import docs_page, document
 from .otlp import TraceReceiver
-from .problems import Handler, HttpProblem, answer_problems
+from .problems import Handler, HttpProblem, answer_to
 from .repeats import MAX_BYTES, Repeats
 from .seals import Seals
 
@@ -44,8 +44,7 @@ _WRONG_TOKEN = (
 
 def make_app(store: StoreClient, *, tokens: Sequence[str], max_body_bytes: int) -> web.Application:
     """Returns the application; every path but the description's own needs one of the tokens, if any."""
-    repeats = Repeats(MAX_BYTES)
-    app = web.Application(middlewares=[answer_problems, _token_check(tokens), repeats.middleware()])
+    app = web.Application(middlewares=[_around_handlers(tokens)])
     server = _Handlers(store, max_body_bytes)
     app.on_cleanup.append(server.close)
     for route in ROUTES:
@@ -70,8 +69,10 @@ class _Handlers:
         self._max_body_bytes = max_body_bytes
 
     def handler(self, route: Route) -> Handler:
+        read_arguments = ArgumentReader(route, self._max_body_bytes).read
+
         async def handle(request: web.Request) -> web.StreamResponse:
-            arguments = await read_arguments(route, request, self._max_body_bytes)
+            arguments = await read_arguments(request)
             if route.waits:
                 timeout = arguments["timeout"]
                 arguments["timeout"] = min(MAX_WAIT_SECONDS if timeout is None else timeout, MAX_WAIT_SECONDS)
@@ -126,20 +127,29 @@ def _next_offset(route: Route, arguments: dict[str, Any], wanted: int, answer: A
     return following
 
 
-def _token_check(tokens: Sequence[str]) -> Any:
+def _around_handlers(tokens: Sequence[str]) -> Any:
+    """What every request goes through, in one piece: each piece has its price."""
     expected = [token.encode() for token in tokens]
+    repeats = Repeats(MAX_BYTES)
 
     @web.middleware
-    async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
-        if expected and request.path not in _OPEN_PATHS:
-            scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-            given = token.strip().encode(errors="replace")
-            matches = [hmac.compare_digest(given, each) for each in expected]
-            if scheme.lower() != "bearer" or not any(matches):
-                raise HttpProblem(401, InvalidValue(_WRONG_TOKEN))
-        return await handler(request)
+    async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            if expected and request.path not in _OPEN_PATHS:
+                _check_token(request, expected)
+            return await repeats.answer(request, handler)
+        except Exception as error:
+            return answer_to(error, request)
 
-    return check
+    return answer
+
+
+def _check_token(request: web.Request, expected: Sequence[bytes]) -> None:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    given = token.strip().encode(errors="replace")
+    matches = [hmac.compare_digest(given, each) for each in expected]
+    if scheme.lower() != "bearer" or not any(matches):
+        raise HttpProblem(401, InvalidValue(_WRONG_TOKEN))
 
 
 def _pattern(path: str) -> str:

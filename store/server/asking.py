@@ -18,21 +18,34 @@ from .bodies import check_media_type, read_body, reply
 JSON_TYPE = "application/json"
 
 
-async def read_arguments(route: Route, request: web.Request, max_bytes: int) -> dict[str, Any]:
-    """Returns the question's arguments; InvalidValue for what is missing, unknown or of another type."""
-    in_path = _ids_in(request)
-    others = {name: each for name, each in route.takes.items() if name not in in_path}
-    if request.method == "GET":
-        return in_path | _decoded(route, _from_query(route, others, request), others)
-    if route.operation == "add_rows":
-        return {"rows": await _read_rows(request, max_bytes)}
-    given: Any = {}
-    if request.can_read_body or others:
-        check_media_type(request, JSON_TYPE)
-        given = load(await read_body(request, max_bytes) or b"{}", "the body")
-    if not isinstance(given, dict):
-        raise InvalidValue(f"the body is no object; {_usage(route)}")
-    return in_path | _decoded(route, given, others)
+class ArgumentReader:
+    """Reads the arguments of one route's requests."""
+
+    def __init__(self, route: Route, max_bytes: int) -> None:
+        self._route = route
+        self._max_bytes = max_bytes
+        self._others = {name: each for name, each in route.takes.items() if not route.in_path(name)}
+
+    async def read(self, request: web.Request) -> dict[str, Any]:
+        """Returns the question's arguments; InvalidValue for what is missing, unknown or of another type."""
+        if self._route.operation == "add_rows":
+            return {"rows": await _read_rows(request, self._max_bytes)}
+        in_path = _ids_in(request)
+        if request.method == "GET":
+            return in_path | self._decoded(_from_query(self._route, self._others, request))
+        given: Any = {}
+        if request.can_read_body or self._others:
+            check_media_type(request, JSON_TYPE)
+            given = load(await read_body(request, self._max_bytes) or b"{}", "the body")
+        if not isinstance(given, dict):
+            raise InvalidValue(f"the body is no object; {_usage(self._route)}")
+        return in_path | self._decoded(given)
+
+    def _decoded(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        unknown = sorted(given.keys() - self._others.keys())
+        if unknown:
+            raise InvalidValue(f"{unknown[0]!a} is no argument; {_usage(self._route)}")
+        return {name: _argument(self._route, name, each, given) for name, each in self._others.items()}
 
 
 def answered(route: Route, request: web.Request, answer: Any, next_offset: int | None) -> web.Response:
@@ -69,13 +82,6 @@ async def _read_rows(request: web.Request, max_bytes: int) -> list[SpanRow]:
     if not isinstance(given, dict) or set(given) != {"spans"} or not isinstance(given["spans"], list):
         raise InvalidValue('the body is not {"spans": [...]}')
     return [row_from_fields(each, f"spans[{index}]") for index, each in enumerate(given["spans"])]
-
-
-def _decoded(route: Route, given: Mapping[str, Any], arguments: Mapping[str, Argument]) -> dict[str, Any]:
-    unknown = sorted(set(given) - set(arguments))
-    if unknown:
-        raise InvalidValue(f"{unknown[0]!a} is no argument; {_usage(route)}")
-    return {name: _argument(route, name, each, given) for name, each in arguments.items()}
 
 
 def _argument(route: Route, name: str, argument: Argument, given: Mapping[str, Any]) -> Any:

@@ -2,7 +2,7 @@
 
 import zlib
 
-from aiohttp import ContentTypeError, web
+from aiohttp import ContentTypeError, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from raybolt.store.errors import InvalidValue
@@ -16,24 +16,23 @@ _SMALL_BYTES = 1024
 
 async def read_body(request: web.Request, max_bytes: int) -> bytes:
     """Returns the body, unpacked. Refuses what is larger than ``max_bytes``, packed or unpacked."""
-    body = bytearray()
     try:
-        async for chunk in request.content.iter_any():
-            body += chunk
-            if len(body) > max_bytes:
-                raise _too_large(max_bytes)
+        body = await _received(request, max_bytes)
     except HttpProcessingError as error:
         raise InvalidValue(f"the body is broken: {error}") from None
-    encoding = request.headers.get("Content-Encoding", "identity").lower()
+    encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower()
     if encoding == "identity":
-        return bytes(body)
+        return body
     if encoding != "gzip":
         raise HttpProblem(415, InvalidValue(f"Content-Encoding is {encoding!r}; send gzip or none"))
-    return _unzipped(bytes(body), max_bytes)
+    return _unzipped(body, max_bytes)
 
 
 def check_media_type(request: web.Request, *allowed: str) -> str:
     """Returns the body's media type; refuses others, which also keeps other sites' forms out."""
+    stated = request.headers.get(hdrs.CONTENT_TYPE)
+    if stated in allowed:
+        return stated
     try:
         kind = request.content_type
     except ContentTypeError:
@@ -51,6 +50,18 @@ def reply(
     if len(body) > _SMALL_BYTES and "gzip" in request.headers.get("Accept-Encoding", "").lower():
         response.enable_compression(web.ContentCoding.gzip)
     return response
+
+
+async def _received(request: web.Request, max_bytes: int) -> bytes:
+    content = request.content
+    parts: list[bytes] = []
+    num_bytes = 0
+    while not parts or not content.at_eof():
+        parts.append(await content.readany())
+        num_bytes += len(parts[-1])
+        if num_bytes > max_bytes:
+            raise _too_large(max_bytes)
+    return b"".join(parts)  # of one part is that part
 
 
 def _unzipped(packed: bytes, max_bytes: int) -> bytes:

@@ -62,20 +62,16 @@ def headers_of(status: int, error: RayboltError) -> dict[str, str]:
     return {"Retry-After": str(RETRY_SECONDS)} if isinstance(error, StoreFull) else {}
 
 
-@web.middleware
-async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Answers every error as JSON, with the type it has in process."""
-    try:
-        return await handler(request)
-    except Exception as error:
-        known = status_and_error(error)
-        if known is None:
-            _log.exception("%s %s failed", request.method, request.path)
-            known = 500, StoreError(f"the server failed with {type(error).__name__}; its log says where")
-        status, reason = known
-        return web.Response(
-            status=status,
-            body=dump(error_fields(reason)),
-            content_type="application/json",
-            headers=headers_of(status, reason),
-        )
+def answer_to(error: Exception, request: web.Request) -> web.Response:
+    """Returns the error as JSON, with the type it has in process."""
+    known = status_and_error(error)
+    if known is None:
+        _log.error("%s %s failed", request.method, request.path, exc_info=error)
+        known = 500, StoreError(f"the server failed with {type(error).__name__}; its log says where")
+    status, reason = known
+    return web.Response(
+        status=status,
+        body=dump(error_fields(reason)),
+        content_type="application/json",
+        headers=headers_of(status, reason),
+    )

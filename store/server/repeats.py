@@ -2,10 +2,8 @@
 
 import asyncio
 from collections import OrderedDict
-from typing import Any
-from weakref import WeakValueDictionary
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from raybolt.store.routes import REPEAT_HEADER
 
@@ -32,31 +30,36 @@ class Repeats:
         self._max_bytes = max_bytes
         self._nbytes = 0
         self._answers: OrderedDict[_Key, tuple[bytes, str]] = OrderedDict()
-        self._turns: WeakValueDictionary[_Key, asyncio.Lock] = WeakValueDictionary()
+        self._under_way: dict[_Key, asyncio.Event | None] = {}
+        """With an event for those who wait, once there are any."""
 
-    def middleware(self) -> Any:
-        """Returns what puts this before an application's handlers."""
-
-        @web.middleware
-        async def answer_once(request: web.Request, handler: Handler) -> web.StreamResponse:
-            name = request.headers.get(REPEAT_HEADER)
-            if name is None or request.method == "GET":
-                return await handler(request)
-            return await self._once((name, request.method, request.raw_path), request, handler)
-
-        return answer_once
-
-    async def _once(self, key: _Key, request: web.Request, handler: Handler) -> web.StreamResponse:
-        turn = self._turns.setdefault(key, asyncio.Lock())
-        async with turn:  # the first may still be at it
-            known = self._answers.get(key)
-            if known is not None:
-                return reply(request, *known)
+    async def answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Returns the handler's answer, or the one that the request got before."""
+        name = request.headers.get(REPEAT_HEADER)
+        if name is None or request.method == "GET":
+            return await handler(request)
+        key = name, request.method, request.raw_path
+        while key in self._under_way:
+            await self._end_of(key)
+        known = self._answers.get(key)
+        if known is not None:
+            return reply(request, *known)
+        self._under_way[key] = None
+        try:
             response = await handler(request)  # errors are not kept: what raised them may have passed
-            if isinstance(response, web.Response) and response.status == 200:
-                assert isinstance(response.body, bytes)
-                self._keep(key, response.body, response.content_type)
-            return response
+        finally:
+            over = self._under_way.pop(key)
+            if over is not None:
+                over.set()
+        if isinstance(response, web.Response) and response.status == 200:
+            assert isinstance(response.body, bytes)
+            self._keep(key, response.body, response.headers[hdrs.CONTENT_TYPE])
+        return response
+
+    async def _end_of(self, key: _Key) -> None:
+        over = self._under_way[key] or asyncio.Event()
+        self._under_way[key] = over
+        await over.wait()
 
     def _keep(self, key: _Key, body: bytes, content_type: str) -> None:
         self._answers[key] = body, content_type

@@ -1,0 +1,164 @@
+"""Bodies of requests that come in parts, and requests that come again while the first is at work."""
+
+import asyncio
+import socket
+from collections.abc import Iterator
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import make_mocked_request
+from store_http import served
+
+from raybolt.store import LocalStore, StoreServer, blocking
+from raybolt.store.errors import InvalidValue
+from raybolt.store.server.repeats import Repeats
+
+MAX_BYTES = 1000
+HEAD = b"POST /v1/rollouts HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+
+
+@pytest.fixture
+def server() -> Iterator[StoreServer]:
+    with served(max_body_bytes=MAX_BYTES) as running:
+        yield running
+
+
+def answer_to_parts(server: StoreServer, *parts: bytes) -> tuple[int, bytes]:
+    """Sends the parts one after the other, each once the one before has arrived; returns status and body."""
+    host, port = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in parts:
+            connection.sendall(part)
+            blocking(_turns(server))
+        head, _, body = connection.recv(65536).partition(b"\r\n\r\n")
+    return int(head.split()[1]), body
+
+
+async def _turns(server: StoreServer) -> None:
+    """Lets the server's loop take its turns, in which it reads what was sent."""
+
+    async def turns() -> None:
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(turns(), server._loop))
+
+
+def rollouts(size: int) -> bytes:
+    body = b'{"requests":[{"input":"%s"}]}'
+    return body % (b"x" * (size - len(body) + 2))
+
+
+def chunked(body: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(body), body)
+
+
+def test_a_body_may_come_in_parts(server: StoreServer) -> None:
+    body = rollouts(MAX_BYTES)
+    head = HEAD + b"Content-Length: 1000\r\n\r\n"
+    status, answer = answer_to_parts(server, head, body[:1], body[1:600], body[600:])
+    assert (status, answer[:6]) == (200, b'[{"rol')
+    status, answer = answer_to_parts(server, head + body[:999], body[999:])
+    assert (status, answer[:6]) == (200, b'[{"rol')
+
+
+def test_a_body_may_be_chunked(server: StoreServer) -> None:
+    body = rollouts(MAX_BYTES)
+    head = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+    parts = [head + chunked(body[:1]), chunked(body[1:600]) + chunked(body[600:]), b"0\r\n\r\n"]
+    status, answer = answer_to_parts(server, *parts)
+    assert (status, answer[:6]) == (200, b'[{"rol')
+    status, answer = answer_to_parts(server, b"".join(parts))
+    assert (status, answer[:6]) == (200, b'[{"rol')
+
+
+def test_a_body_that_outgrows_the_limit_part_by_part_is_refused(server: StoreServer) -> None:
+    body = rollouts(MAX_BYTES + 1)
+    for parts in (
+        [HEAD + b"Content-Length: 1001\r\n\r\n" + body[:500], body[500:]],
+        [HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunked(body[:500]), chunked(body[500:])],
+    ):
+        status, answer = answer_to_parts(server, *parts)
+        assert status == 413
+        assert b"the body has more than 1000 bytes" in answer
+
+
+async def repeated(repeats: Repeats, name: str, *answers: str | Exception | asyncio.Future[str]) -> list[str]:
+    """Answers, in order, of requests with one name that come at once; a handler gives the answers given."""
+    left = list(answers)
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        answer = left.pop(0)
+        if isinstance(answer, asyncio.Future):
+            answer = await answer
+        if isinstance(answer, Exception):
+            raise answer
+        return web.Response(body=answer.encode(), content_type="text/plain")
+
+    async def send() -> str:
+        request = make_mocked_request("POST", "/v1/rollouts", headers={"Idempotency-Key": name})
+        try:
+            response = await repeats.answer(request, handle)
+        except InvalidValue as error:
+            return str(error)
+        assert isinstance(response, web.Response)
+        assert isinstance(response.body, bytes)
+        return response.body.decode()
+
+    return await asyncio.gather(*(send() for _ in range(3)))
+
+
+async def test_those_that_come_while_the_first_is_at_work_get_its_answer() -> None:
+    first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(0.01, first.set_result, "done")
+    repeats = Repeats(10_000)
+    assert await repeated(repeats, "n", first) == ["done", "done", "done"]
+    assert await repeated(repeats, "n") == ["done", "done", "done"]
+    assert not repeats._under_way
+
+
+async def test_when_the_first_fails_the_next_one_is_carried_out_and_the_rest_get_its_answer() -> None:
+    first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_later(0.01, first.set_exception, InvalidValue("refused"))
+    repeats = Repeats(10_000)
+    assert await repeated(repeats, "n", first, "second") == ["refused", "second", "second"]
+    assert not repeats._under_way
+
+
+async def test_one_that_gives_up_waiting_leaves_the_others_waiting() -> None:
+    repeats, over = Repeats(10_000), asyncio.Event()
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        await over.wait()
+        return web.Response(body=b"done", content_type="text/plain")
+
+    def send() -> asyncio.Task[web.StreamResponse]:
+        request = make_mocked_request("POST", "/v1/rollouts", headers={"Idempotency-Key": "n"})
+        return asyncio.create_task(repeats.answer(request, handle))
+
+    first, second, third = send(), send(), send()
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.wait([second])
+    over.set()
+    assert {(await each).status for each in (first, third)} == {200}
+    assert second.cancelled()
+
+
+async def test_answers_are_forgotten_oldest_first_when_there_are_too_many_bytes() -> None:
+    repeats = Repeats(1000)  # each counts as 300 bytes and its own
+    for name in "abc":
+        await repeated(repeats, name, name * 100)
+    assert await repeated(repeats, "b") == ["b" * 100] * 3
+    assert await repeated(repeats, "a", "again") == ["again"] * 3
+
+
+def test_a_store_that_is_closed_answers_repetitions_it_knows() -> None:
+    store = LocalStore()
+    with served(store) as running:
+        named = HEAD + b"Idempotency-Key: n\r\nContent-Length: 1000\r\n\r\n" + rollouts(1000)
+        first = answer_to_parts(running, named)
+        blocking(store.close())
+        assert answer_to_parts(running, named) == first
+        assert first[0] == 200
