@@ -227,7 +227,7 @@ class StoreClient(LightningStore):
         attempts: list[Attempt] = await self._ask(
             "attempts",
             rollout_id=rollout_id,
-            sort_by=sort_by,
+            sort_by="sequence_id" if sort_by is None else sort_by,
             sort_order=sort_order,
             limit=limit,
             offset=offset,

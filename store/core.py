@@ -101,6 +101,7 @@ class LightningCore:
         time: float | None = None,
     ) -> AttemptedRollout:
         """Adds the rollout, whose id the request names, and starts its first attempt."""
+        self.entries.started(named(request), attempt_id)  # refuses a wrong id before anything is changed
         (rollout,) = self.enqueue([request], times=None if time is None else [time])
         return self.start_attempt(rollout.rollout_id, worker_id=worker_id, attempt_id=attempt_id)
 
@@ -193,7 +194,7 @@ class LightningCore:
     # Attempts
 
     def start_attempt(self, rollout_id: str, *, worker_id: str | None, attempt_id: str) -> AttemptedRollout:
-        known = self.entries.attempted(attempt_id)
+        known = self.entries.started(rollout_id, attempt_id)
         if known is not None:
             return known
         entry = self.entries.get(rollout_id)

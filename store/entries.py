@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from .errors import UnknownAttempt, UnknownRollout
+from .errors import InvalidValue, UnknownAttempt, UnknownRollout
 from .groups import GroupBook
 from .rules import IN_FLIGHT
 from .types import Attempt, AttemptedRollout, Rollout
@@ -86,6 +86,15 @@ class EntryBook:
         """The attempt with its rollout, if there is one with this id."""
         entry = self.owner(attempt_id)
         return None if entry is None else AttemptedRollout.of(entry.rollout, entry.attempts[attempt_id])
+
+    def started(self, rollout_id: str, attempt_id: str) -> AttemptedRollout | None:
+        """The rollout's attempt, if it has one of this id; InvalidValue for an id that it cannot have."""
+        if attempt_id in ("", "latest"):
+            raise InvalidValue(f"attempt_id is {attempt_id!r}, which names none; give another")
+        known = self.attempted(attempt_id)
+        if known is not None and known.rollout_id != rollout_id:
+            raise InvalidValue(f"attempt_id {attempt_id!r} is another rollout's; give another")
+        return known
 
     def claimed(self, claims: Iterable[str], limit: int) -> list[AttemptedRollout]:
         """What was dequeued by these claims, for who asks again; nothing for claims that are new."""

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import get_args
 
-from .arguments import whole
+from .arguments import each_of, whole
 from .errors import InvalidValue
 from .plain import checked_text
 from .rows import dump_json
@@ -86,8 +86,10 @@ def checked_count(value: int, field: str, *, least: int | None = 0) -> int:
 def claims_of(handles: Iterable[GroupHandle]) -> list[tuple[str, str]]:
     """Returns (group id, claim) of each; InvalidValue for what is no handle, or comes from no taking."""
     claims = []
-    for handle in [handles] if isinstance(handles, str | GroupHandle) else handles:
-        if not isinstance(handle, GroupHandle) or handle is handles:
+    if isinstance(handles, GroupHandle):
+        raise InvalidValue(f"handles holds {handles!r}; give a list of what take_groups returned")
+    for handle in each_of(handles, "handles"):
+        if not isinstance(handle, GroupHandle):
             raise InvalidValue(f"handles holds {handle!r}; give a list of what take_groups returned")
         if handle.claim is None:
             raise InvalidValue(

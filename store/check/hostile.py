@@ -155,6 +155,7 @@ async def bad_arguments(store: LightningStore) -> None:
         ("offset", lambda bad: any_store.query_workers(offset=bad), ("3", None, 1.5)),
         ("limit", any_store.dequeue_many_rollouts, ("3", 1.5)),
         ("limit", any_store.take_groups, ("3", None)),
+        ("handles", any_store.acknowledge_groups, (None, "g", 5, [5])),
         ("lease_seconds", lambda bad: any_store.take_groups(1, lease_seconds=bad), ("3", -1, float("inf"))),
         ("timeout", lambda bad: any_store.wait_for_rollouts(["r"], bad), ("1", float("nan"))),
         ("timeout", lambda bad: any_store.get_changes("0", timeout=bad), ("1",)),

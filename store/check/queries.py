@@ -99,6 +99,7 @@ async def attempts_by_page(store: LightningStore) -> None:
     find = _finder(store.query_attempts, "sequence_id", started.rollout_id)
     await _check_paging(find, [1, 2, 3, 4], "worker_id", [2, 4, 3, 1])
     expect(await find(sort_by=None), [1, 2, 3, 4], "sort_by=None")
+    expect(await find(sort_by=None, sort_order="desc"), [4, 3, 2, 1], "their own order, from its end")
     expect(await find(sort_order="desc"), [4, 3, 2, 1], "the latest first")
 
 

@@ -130,6 +130,26 @@ def test_an_update_tells_null_from_absent(server: StoreServer) -> None:
     assert request(server, "PATCH", path, {"mode": None}).json["mode"] is None
 
 
+def test_an_attempts_id_names_one_attempt_of_one_rollout(server: StoreServer) -> None:
+    for rollout_id in ("r1", "r2"):
+        request(server, "POST", "/v1/rollouts", {"requests": [{"input": 1, "rollout_id": rollout_id}]})
+    start = {"request": {"input": 1, "rollout_id": "r3"}}
+    first = request(server, "POST", "/v1/rollouts/r1/attempts", {"attempt_id": "mine"})
+    again = request(server, "POST", "/v1/rollouts/r1/attempts", {"attempt_id": "mine"})
+    assert (first.status, again.json["attempt"]) == (200, first.json["attempt"])
+    for attempt_id, reason in [
+        ("mine", "'mine' is another rollout's"),
+        ("latest", "'latest', which names none"),
+        ("", "'', which names none"),
+    ]:
+        for path, body in [("/v1/rollouts/r2/attempts", {}), ("/v1/rollouts/start", start)]:
+            refused = request(server, "POST", path, {**body, "attempt_id": attempt_id})
+            assert (refused.status, refused.json["error"]["type"]) == (400, "InvalidValue")
+            assert reason in refused.json["error"]["message"]
+    kept = request(server, "GET", "/v1/rollouts").json["items"]
+    assert [(each["rollout_id"], each["status"]) for each in kept] == [("r1", "preparing"), ("r2", "queuing")]
+
+
 def test_a_closed_store_is_unavailable() -> None:
     store = LocalStore()
     with served(store) as server:
