@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Coroutine
+from concurrent.futures import Future
 from functools import cache
 from typing import Any, TypeVar
 
@@ -29,6 +30,23 @@ def blocking(call: Coroutine[Any, Any, T]) -> T:
             answer.cancel()  # what waits on, if this thread was interrupted; else it has ended
     call.close()
     raise StoreError("blocking() was called inside a running event loop; await the store's method instead")
+
+
+def in_own_loop(call: Coroutine[Any, Any, T]) -> T:
+    """Returns the call's result, from an event loop and a thread made for it; blocks.
+
+    It works wherever it is called, also in a running event loop, which stands still meanwhile.
+    """
+    answer: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            answer.set_result(asyncio.run(call))
+        except BaseException as error:  # whatever it is, the other thread waits for it
+            answer.set_exception(error)
+
+    threading.Thread(target=work, name="raybolt-store-call", daemon=True).start()
+    return answer.result()
 
 
 @cache

@@ -1,20 +1,20 @@
 """The store behind a server: the whole contract over HTTP."""
 
-import asyncio
 import os
 import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlencode
 
+from .blocking import in_own_loop
 from .client import StoreClient
 from .completion import appearing
 from .errors import StoreError
-from .http_link import Answer, HttpLink, checked_url
+from .http_line import Answer
+from .http_link import HttpLink, checked_url
 from .paths import path_segment
 from .remote_block import RemoteBlock
 from .routes import (
@@ -23,14 +23,11 @@ from .routes import (
     CAPABILITIES_PATH,
     EXPORT_PATH,
     MAX_TAKEN,
-    REPEAT_HEADER,
     SEARCH,
     TRACES_PATH,
     Route,
 )
-from .row_frames import ROWS_TYPE, pack_rows, unpack_rows
-from .rows import SpanRow
-from .span_mailbox import SpanMailbox
+from .row_frames import ROWS_TYPE, unpack_rows
 from .types import UNSET, Capabilities, GroupHandle
 from .wire import decoder, dump, load
 
@@ -58,10 +55,12 @@ def without_tokens() -> Iterator[None]:
 class HttpStore(StoreClient):
     """A store that a server keeps (``serve``, ``raybolt store serve``). Pickled, it reaches the same server.
 
-    Its methods may be awaited on any number of event loops and threads. Requests are repeated while the
-    server cannot be reached, which their ids make harmless; after ``RETRY_SECONDS`` they raise StoreError.
-    Spans that are added at the same time share a request. A group's handle refers to its address on the
-    server; ``read_group`` fetches it from there.
+    Its methods may be awaited on any number of event loops and threads. Each loop has connections of its own,
+    which end with it, or by ``close``. Requests are repeated while the server cannot be reached, which their
+    ids make harmless; after ``RETRY_SECONDS`` they raise StoreError, and at once when the store is closed.
+    Spans that are added at the same time share a request. No later call on the same loop overtakes them; of
+    another loop's calls only those that begin after ``add_span`` has returned are sure to come behind them. A
+    group's handle refers to its address on the server; ``read_group`` fetches it from there.
     """
 
     def __init__(
@@ -85,14 +84,13 @@ class HttpStore(StoreClient):
         self._link = HttpLink(
             self.url, token=self._token, ca=self._ca, compress=compress, retry_seconds=retry_seconds
         )
-        self._spans = SpanMailbox(self._add_rows)
         self._durable: bool | None = None
 
     @property
     def capabilities(self) -> Capabilities:
         """What this store can do; the first look asks the server, and blocks until it answers."""
         if self._durable is None:
-            answer = self._link.start(self._link.send("GET", CAPABILITIES_PATH, None, {})).result()
+            answer = in_own_loop(self._ask_for_capabilities())
             self._durable = bool(load(answer.body, "the answer")["durable"])
         return Capabilities(
             thread_safe=True, async_safe=True, zero_copy=False, otlp_traces=True, durable=self._durable
@@ -114,12 +112,12 @@ class HttpStore(StoreClient):
         with appearing(checked_target(out)) as folder:
             archive = folder.with_name(f"{folder.name}.zip")
             with archive.open("wb") as file:
-                self._link.start(self._link.download(EXPORT_PATH, file, on_bytes)).result()
+                in_own_loop(self._download(file, on_bytes))
             return unpack_zip(archive, folder)
 
     async def close(self) -> None:
         """Ends the connections; the server and what it keeps stay as they are."""
-        await asyncio.to_thread(self._link.close)
+        await self._link.close()
 
     def __reduce__(self) -> tuple[Any, ...]:
         token = None if _leave_out_token.get() else self._token
@@ -130,14 +128,10 @@ class HttpStore(StoreClient):
         return self
 
     async def _reach(self, operation: str, arguments: dict[str, Any]) -> Any:
-        return await asyncio.wrap_future(self._link.start(self._answer(operation, arguments)))
-
-    # What follows runs on the link's loop.
-
-    async def _answer(self, operation: str, arguments: dict[str, Any]) -> Any:
+        spans = (await self._link.line()).spans
         if operation == "add_rows":
-            return await self._spans.add(arguments["rows"])
-        await self._spans.sent()  # so that an outcome never overtakes the spans that led to it
+            return await spans.add(arguments["rows"])
+        await spans.sent()  # so that an outcome never overtakes the spans that led to it
         route = BY_OPERATION[operation]
         if operation == "dequeue":
             return await self._taken(route, arguments)
@@ -198,40 +192,24 @@ class HttpStore(StoreClient):
         content = load(answer.body, "the answer")
         return self._decoded(route, content["items"]), content["next_offset"]
 
-    async def _add_rows(self, rows: list[SpanRow]) -> list[int]:
-        route = BY_OPERATION["add_rows"]
-        answer = await self._link.send(
-            route.method, route.path, self._body(pack_rows(rows)), self._headers(ROWS_TYPE) | _named()
-        )
-        repeated: list[int] = load(answer.body, "the answer")
-        return repeated
-
     async def _send(self, route: Route, arguments: Mapping[str, Any]) -> Answer:
+        line = await self._link.line()
         path, others = _with_path(route, arguments)
-        headers = {"Accept": ROWS_TYPE} if route.operation == "rows" else {}
-        if route.method != "GET" and not route.waits:
-            headers |= _named()
+        accept = ROWS_TYPE if route.operation == "rows" else None
+        named = route.method != "GET" and not route.waits
         if route.method == "GET" and not route.search:
             query = urlencode({name: value for name, value in others.items() if value is not None})
-            return await self._link.send("GET", f"{path}?{query}" if query else path, None, headers)
-        if route.search:
-            path += SEARCH
+            return await line.send("GET", f"{path}?{query}" if query else path, accept=accept)
         given = {name: value for name, value in others.items() if value is not UNSET}
-        method = "POST" if route.search else route.method
-        return await self._link.send(
-            method, path, self._body(dump(given)), headers | self._headers("application/json")
-        )
+        if route.search:
+            return await line.send("POST", f"{path}{SEARCH}", dump(given), accept=accept, named=named)
+        return await line.send(route.method, path, dump(given), accept=accept, named=named)
 
-    def _headers(self, media_type: str) -> dict[str, str]:
-        encoding = {"Content-Encoding": "gzip"} if self._compress else {}
-        return {"Content-Type": media_type} | encoding
+    async def _ask_for_capabilities(self) -> Answer:
+        return await (await self._link.line()).send("GET", CAPABILITIES_PATH)
 
-    def _body(self, content: bytes) -> bytes:
-        if not self._compress:
-            return content
-        import gzip
-
-        return gzip.compress(content, 1)
+    async def _download(self, file: IO[bytes], on_bytes: Callable[[int], None]) -> None:
+        await (await self._link.line()).download(EXPORT_PATH, file, on_bytes)
 
     def _decoded(self, route: Route, answer: Any) -> Any:
         if route.gives is None:
@@ -248,11 +226,6 @@ class HttpStore(StoreClient):
         url = f"{self.url}{path}?{urlencode({'seal': answer['seal']})}"
         block = RemoteBlock(url, self._token, self._ca, self._compress, self._retry_seconds)
         return replace(handle, ref=block)
-
-
-def _named() -> dict[str, str]:
-    """The header of a request that changes something, which may arrive twice."""
-    return {REPEAT_HEADER: uuid.uuid4().hex}
 
 
 def _with_path(route: Route, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -25,7 +25,7 @@ class SpanMailbox:
         future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
         self._waiting.append((rows, future))
         if self._sender is None:
-            self._sender = asyncio.create_task(self._send_all())
+            self._go_on()
         return await future
 
     async def sent(self) -> None:
@@ -33,12 +33,23 @@ class SpanMailbox:
         if self._sender is not None:
             await self.add([])
 
+    async def stopped(self) -> None:
+        """Returns when nothing is sent any more, which is soon once sending fails."""
+        while self._sender is not None:
+            await asyncio.wait([self._sender])
+
     async def _send_all(self) -> None:
         try:
             while self._waiting:
-                await self._send_some(self._next())
+                letters = self._next()
+                await self._send_some(letters)
+                del self._waiting[: len(letters)]
         finally:
-            self._sender = None
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Sends what waits; also what a cancelled task has left, as an event loop's end cancels them all."""
+        self._sender = asyncio.create_task(self._send_all()) if self._waiting else None
 
     def _next(self) -> list[_Letter]:
         size = count = 0
@@ -47,8 +58,7 @@ class SpanMailbox:
             if count and size > MAX_BYTES:
                 break
             count += 1
-        letters, self._waiting = self._waiting[:count], self._waiting[count:]
-        return letters
+        return self._waiting[:count]
 
     async def _send_some(self, letters: list[_Letter]) -> None:
         together = [row for rows, _ in letters for row in rows]

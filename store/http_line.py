@@ -1,0 +1,283 @@
+"""One event loop's way to a store's server: its connections, and the requests under way on them."""
+
+import asyncio
+import os
+import ssl
+import uuid
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import IO, Any, TypeVar
+
+import aiohttp
+from yarl import URL
+
+from .errors import StoreError
+from .refusals import refusal
+from .routes import BY_OPERATION, REPEAT_HEADER
+from .row_frames import ROWS_TYPE, pack_rows
+from .rows import SpanRow
+from .span_mailbox import SpanMailbox
+from .wire import Missing, load
+
+T = TypeVar("T")
+_FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
+_SILENCE_SECONDS = 90.0
+"""How long a server may say nothing; it answers requests that wait much sooner."""
+_LAST_SECONDS = 5.0
+"""How long the end of an event loop waits for spans whose callers were cancelled."""
+_ELSEWHERE_SECONDS = 2.0
+"""How long ``close`` waits for another event loop, which may be busy for much longer."""
+_CHUNK_BYTES = 256 * 1024
+_LARGE_BYTES = 64 * 1024
+"""What takes so long to compress that an event loop should not stand still for it."""
+_OURS = frozenset({"application/json", ROWS_TYPE})
+"""Media types of a server's answers."""
+_INHERITED: list["HttpLine"] = []
+"""Lines of the process that this one was forked from, which alone may end them: held on to for ever."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where a store's server is, and how it is asked."""
+
+    url: str
+    token: str | None
+    tls: ssl.SSLContext | bool
+    compress: bool
+    retry_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the server said."""
+
+    body: bytes
+    media_type: str
+    missing: bool
+    """Whether there is no such thing, which is no error."""
+
+
+class HttpLine:
+    """Sends requests, again and again for ``retry_seconds`` while there is no connection.
+
+    Make it, open it and await its methods on one event loop; ``close`` and ``discard`` belong to any.
+    """
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.ended = False
+        self.spans = SpanMailbox(self._add_rows)
+        self.loop = asyncio.get_running_loop()
+        self._endpoint = endpoint
+        self._pid = os.getpid()
+        self._under_way: set[asyncio.Timeout] = set()
+        self._ending: asyncio.Task[None] | None = None
+        headers = {"Accept-Encoding": "gzip" if endpoint.compress else "identity"}
+        if endpoint.token is not None:
+            headers["Authorization"] = f"Bearer {endpoint.token}"
+        self._connector = aiohttp.TCPConnector(ssl=endpoint.tls, limit=0, keepalive_timeout=15.0)
+        self._session = aiohttp.ClientSession(
+            headers=headers,
+            connector=self._connector,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=_SILENCE_SECONDS),
+        )
+        self._until_the_end = _until_the_loop_ends(self)
+
+    async def open(self) -> None:
+        """Sees to it that the event loop ends the line before it ends itself."""
+        await anext(self._until_the_end)
+
+    async def send(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        media_type: str = "application/json",
+        accept: str | None = None,
+        named: bool = False,
+    ) -> Answer:
+        """Returns the answer to a request that may arrive twice; raises the error that the server names.
+
+        ``named`` is one that changes something: sent again, it gets the answer of the first.
+        """
+        headers = {} if accept is None else {"Accept": accept}
+        if named:
+            headers[REPEAT_HEADER] = uuid.uuid4().hex
+        if body is not None:
+            headers["Content-Type"] = media_type
+            if self._endpoint.compress:
+                headers["Content-Encoding"] = "gzip"
+                body = await _zipped(body)
+        return await self._until_ended(self._answer(method, path, body, headers))
+
+    async def download(self, path: str, file: IO[bytes], on_bytes: Callable[[int], None]) -> None:
+        """Writes an answer to a file while it comes, saying how many bytes there are; asks only once.
+
+        Raises the error that the server names, or StoreError for an answer that did not come to its end.
+        """
+        if self.ended:
+            raise closed(self._endpoint.url)
+        await self._until_ended(self._write(path, file, on_bytes))
+
+    async def close(self) -> None:
+        """Ends the line on its own event loop; another one that is busy does so later, without a wait."""
+        if self.loop is asyncio.get_running_loop():
+            await self._end()
+        elif self._is_at_work():
+            over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            with suppress(RuntimeError):  # it has just been closed
+                self.loop.call_soon_threadsafe(self._end_for, over)
+                await asyncio.wait([over], timeout=_ELSEWHERE_SECONDS)
+        else:
+            self.discard()
+
+    def discard(self) -> None:
+        """Ends the line at once, or soon if its event loop runs; on any thread, and without a warning."""
+        if self.ended:
+            return
+        if self._is_at_work():
+            with suppress(RuntimeError):  # it has just been closed
+                self.loop.call_soon_threadsafe(self._finish_soon)
+                return
+        self.ended = True
+        if self._pid != os.getpid():
+            _INHERITED.append(self)
+            return
+        self._connector.__exit__(
+            None, None, None
+        )  # unlike `close`, this leaves no task on a loop that stands
+        with suppress(StopIteration):
+            self._until_the_end.aclose().send(None)
+
+    async def finish(self) -> None:
+        """Ends the line once what cancelled callers left behind was sent, or a few seconds are over."""
+        if self.ended:
+            return
+        with suppress(TimeoutError, StoreError):
+            async with asyncio.timeout(_LAST_SECONDS):
+                await self.spans.sent()
+        await self._end()
+
+    async def _end(self) -> None:
+        if self.ended:
+            return
+        self.ended = True
+        for request in self._under_way:
+            request.reschedule(0.0)
+        await self._connector.close()  # by which the session is closed, too
+        await self.spans.stopped()
+
+    def _end_for(self, over: "asyncio.Future[None]") -> None:
+        """Ends the line, and says so on another event loop."""
+        self._ending = self.loop.create_task(self._end())
+        self._ending.add_done_callback(lambda _: _tell(over))
+
+    def _finish_soon(self) -> None:
+        self._ending = self.loop.create_task(self.finish())
+
+    def _is_at_work(self) -> bool:
+        return self._pid == os.getpid() and self.loop.is_running()
+
+    async def _until_ended(self, request: Coroutine[Any, Any, T]) -> T:
+        """Returns what the request does; StoreError as soon as the line has ended."""
+        try:
+            async with asyncio.timeout(None) as limit:  # which is over when the line ends
+                self._under_way.add(limit)
+                try:
+                    return await request
+                finally:
+                    self._under_way.discard(limit)
+        except TimeoutError:
+            raise closed(self._endpoint.url) from None
+
+    async def _answer(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+        deadline = self.loop.time() + self._endpoint.retry_seconds
+        pause = _FIRST_PAUSE_SECONDS
+        while True:
+            if self.ended:
+                raise closed(self._endpoint.url)
+            try:
+                return await self._ask(method, path, body, headers)
+            except aiohttp.ClientSSLError as error:
+                raise StoreError(
+                    f"{self._endpoint.url} cannot be trusted: {error}; give ca, or mend it"
+                ) from None
+            except (aiohttp.ClientError, TimeoutError) as error:
+                if self.loop.time() + pause > deadline:
+                    raise StoreError(
+                        f"the store at {self._endpoint.url} cannot be reached "
+                        f"({error or type(error).__name__}); is `raybolt store serve` running there?"
+                    ) from None
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+
+    async def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+        url = URL(f"{self._endpoint.url}{path}", encoded=True)
+        async with self._session.request(
+            method, url, data=body, headers=headers, allow_redirects=False
+        ) as response:
+            content = await response.read()
+            status, media_type = response.status, response.content_type
+        if status == 200 and media_type in _OURS:
+            return Answer(content, media_type, missing=False)
+        error = refusal(str(url), status, content)
+        if error is None:
+            raise aiohttp.ClientError(f"status {status}")
+        if isinstance(error, Missing):
+            return Answer(b"", media_type, missing=True)
+        raise error
+
+    async def _write(self, path: str, file: IO[bytes], on_bytes: Callable[[int], None]) -> None:
+        url = URL(f"{self._endpoint.url}{path}", encoded=True)
+        num_bytes = 0
+        try:
+            async with self._session.get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    error = refusal(str(url), response.status, await response.read())
+                    raise error or StoreError(f"{url} answers with status {response.status}; ask again later")
+                async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+                    num_bytes += file.write(chunk)
+                    on_bytes(num_bytes)
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise StoreError(
+                f"the answer of {url} ended after {num_bytes} bytes ({error or type(error).__name__}); its "
+                "log may say why"
+            ) from None
+
+    async def _add_rows(self, rows: list[SpanRow]) -> list[int]:
+        route = BY_OPERATION["add_rows"]
+        answer = await self.send(route.method, route.path, pack_rows(rows), media_type=ROWS_TYPE, named=True)
+        repeated: list[int] = load(answer.body, "the answer")
+        return repeated
+
+
+def closed(url: str) -> StoreError:
+    """Returns the error of whoever asks a store that is closed."""
+    return StoreError(f"the store at {url} is closed; make a new HttpStore")
+
+
+async def _until_the_loop_ends(line: HttpLine) -> AsyncGenerator[None, None]:
+    """Yields once. Event loops end such generators before themselves (``asyncio.run`` does it, and whoever
+    calls ``loop.shutdown_asyncgens``), after their tasks; and so this ends the line in time."""
+    try:
+        yield
+    finally:
+        await line.finish()
+
+
+async def _zipped(body: bytes) -> bytes:
+    import gzip
+
+    if len(body) < _LARGE_BYTES:
+        return gzip.compress(body, 1)
+    return await asyncio.to_thread(gzip.compress, body, 1)
+
+
+def _tell(over: "asyncio.Future[None]") -> None:
+    def tell() -> None:
+        if not over.done():
+            over.set_result(None)
+
+    with suppress(RuntimeError):  # who waits has gone with its event loop
+        over.get_loop().call_soon_threadsafe(tell)
