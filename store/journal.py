@@ -1,12 +1,13 @@
-"""The store's memory on disk: one SQLite file per folder, ``<folder>/journal.db``.
+"""The store's memory on disk: a SQLite file per folder, ``<folder>/journal.db``, and the tail beside it.
 
-It holds the present state (a row per rollout, attempt, group, resources and span), so it needs no replay
-and no compaction, and any SQLite tool can read it. Changes are collected by the ``Recorder`` methods and
-written by ``flush`` in one transaction.
+The file holds the state (a row per rollout, attempt, group, resources and span), so it needs no replay and no
+compaction, and any SQLite tool can read it. Changes are collected by the ``Recorder`` methods and written by
+``flush`` as one transaction: many at once into the database, a few into the tail, from where they are moved
+into the database together, after ``MOST_WAITING`` changes or when ``settle`` is called.
 
-What an acknowledgement is worth: a flushed change has left the process (write-ahead log,
-``synchronous=NORMAL``), so it survives the process being killed at any moment. It is not synced to the
-device at once: a power failure may cost the last seconds, never the file. A log whose tail is torn loses
+What an acknowledgement is worth: a flushed change has left the process (the tail, or SQLite's write-ahead log
+with ``synchronous=NORMAL``), so it survives the process being killed at any moment. It is not synced to the
+device at once: a power failure may cost the last seconds, never the file. A log or a tail that is torn loses
 its last transactions as a whole.
 """
 
@@ -14,56 +15,35 @@ import gc
 import json
 import sqlite3
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, fields
 from heapq import merge
 from itertools import groupby, islice
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
 
 from .checkpoints import Checkpointer
 from .errors import InvalidValue, StoreError
+from .journal_file import FILE_NAME, lock_folder, mark_of, new_mark, open_database, take_in_tail
 from .journal_rows import attempt_of, change_of, rollout_of
 from .record import Snapshot
 from .rows import SpanRow
-from .schema import FORMAT, MIGRATIONS, SCHEMA, SPAN_COLUMNS, first_span_id, position_of
+from .schema import SPAN_COLUMNS, first_span_id, position_of
+from .statements import RowChange, write
+from .tail import Tail
 from .types import Attempt, Change, Group, ResourcesUpdate, Rollout
 
-FILE_NAME = "journal.db"
-LOCK_WAIT_SECONDS = 2.0
-"""How long another process may take to let go of the folder, e.g. one that was just killed."""
 KEPT_CHANGES = 1_000_000
 """How far back the feed of changes goes at least."""
 CHECKPOINT_BYTES = 16 * 2**20
 """About how much may be written before the log is moved into the database file."""
+MOST_WAITING, MOST_WAITING_BYTES = 256, 2**20
+"""How much the tail holds at most: it takes milliseconds to move it into the database."""
+_MANY = 16
+"""Changes that cost no more in a transaction of their own than by way of the tail."""
 
-# Upserts keep a row's rowid, so rowid order is the order of creation; REPLACE moves the row to the end,
-# where the latest resources belong.
-_PUT_ROLLOUT = """
-INSERT INTO rollouts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (rollout_id) DO UPDATE SET
-    mode = excluded.mode, resources_id = excluded.resources_id, status = excluded.status,
-    end_time = excluded.end_time, queue_position = excluded.queue_position, input = excluded.input,
-    config = excluded.config, metadata = excluded.metadata"""
-_PUT_PROGRESS = "UPDATE rollouts SET status = ?, end_time = ?, queue_position = ? WHERE rollout_id = ?"
-_PUT_ATTEMPT = """
-INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (attempt_id) DO UPDATE SET
-    status = excluded.status, end_time = excluded.end_time, worker_id = excluded.worker_id,
-    metadata = excluded.metadata"""
-_PUT_GROUP = """
-INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (group_id) DO UPDATE SET
-    task_id = excluded.task_id, num_rollouts = excluded.num_rollouts, num_ended = excluded.num_ended,
-    num_succeeded = excluded.num_succeeded, status = excluded.status, taken_by = excluded.taken_by,
-    lease_end = excluded.lease_end, complete_time = excluded.complete_time"""
-_PUT_RESOURCES = "REPLACE INTO resources VALUES (?, ?, ?, ?, ?)"
 _CHANGE_FIELDS = tuple(field.name for field in fields(Change) if field.name != "cursor")
-_PUT_CHANGE = "INSERT INTO changes VALUES (?, ?)"
-_DROP_CHANGES = "DELETE FROM changes WHERE position <= ?"
-_DROP_ROLLOUT = tuple(
-    f"DELETE FROM {table} WHERE rollout_id = ?" for table in ("spans", "attempts", "rollouts")
-)
-_DROP_GROUP = "DELETE FROM groups WHERE group_id = ?"
-_PUT_SPAN = f"INSERT INTO spans VALUES (?, {', '.join('?' * len(SpanRow._fields))})"
+_DROP_ROLLOUT = ("drop spans", "drop attempts", "drop rollout")
 
 
 class Journal:
@@ -77,16 +57,18 @@ class Journal:
         """Opens or creates the journal; StoreError if it is in use, damaged or of another format."""
         self._path = folder / FILE_NAME
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _lock_folder(folder)
-        try:
-            self._connection = _open(self._path)
-        except BaseException:
-            self._lock.close()
-            raise
-        self._pending: list[tuple[str, tuple[Any, ...]]] = []
+        with ExitStack() as stack:
+            self._lock = stack.enter_context(closing(lock_folder(folder)))
+            self._connection = stack.enter_context(closing(open_database(self._path)))
+            self._tail = stack.enter_context(closing(Tail(folder)))
+            take_in_tail(self._connection, self._tail)
+            self._mark = mark_of(self._connection)
+            self._last_change = self._read_last_change()
+            stack.pop_all()
+        self._pending: list[RowChange] = []
+        self._waiting: list[RowChange] = []
         self._failure: str | None = None
         self._bytes_in_log = 0
-        self._last_change = self._read_last_change()
         self._checkpointer = Checkpointer(self._path)
 
     # Recorder
@@ -106,11 +88,11 @@ class Journal:
             json.dumps(asdict(rollout.config)),
             json.dumps(dict(rollout.metadata)),
         )
-        self._pending.append((_PUT_ROLLOUT, row))
+        self._pending.append(("rollout", row))
 
     def progress(self, rollout: Rollout, queue_position: int | None) -> None:
         row = (rollout.status, rollout.end_time, queue_position, rollout.rollout_id)
-        self._pending.append((_PUT_PROGRESS, row))
+        self._pending.append(("progress", row))
 
     def attempt(self, attempt: Attempt) -> None:
         row = (
@@ -123,15 +105,15 @@ class Journal:
             attempt.worker_id,
             json.dumps(dict(attempt.metadata)),
         )
-        self._pending.append((_PUT_ATTEMPT, row))
+        self._pending.append(("attempt", row))
 
     def spans(self, position: int | None, rows: Sequence[SpanRow]) -> None:
         """Without a position, the feed will not tell of them: they come from another store."""
         if position is None:
-            self._pending.extend((_PUT_SPAN, (None, *row)) for row in rows)
+            self._pending.extend(("span", (None, *row)) for row in rows)
         else:
             first = first_span_id(position)
-            self._pending.extend((_PUT_SPAN, (first + index, *row)) for index, row in enumerate(rows))
+            self._pending.extend(("span", (first + index, *row)) for index, row in enumerate(rows))
         self._bytes_in_log += sum(len(row.arrays) + len(row.attributes) for row in rows)
 
     def group(self, group: Group) -> None:
@@ -147,7 +129,7 @@ class Journal:
             group.create_time,
             group.complete_time,
         )
-        self._pending.append((_PUT_GROUP, row))
+        self._pending.append(("group", row))
 
     def resources(self, update: ResourcesUpdate) -> None:
         row = (
@@ -157,44 +139,74 @@ class Journal:
             update.update_time,
             json.dumps(dict(update.resources)),
         )
-        self._pending.append((_PUT_RESOURCES, row))
+        self._pending.append(("resources", row))
 
     def change(self, position: int, change: Change) -> None:
         known = ((name, getattr(change, name)) for name in _CHANGE_FIELDS)
         text = json.dumps({name: value for name, value in known if value})
-        self._pending.append((_PUT_CHANGE, (position, text)))
+        self._pending.append(("change", (position, text)))
         if position // KEPT_CHANGES > self._last_change // KEPT_CHANGES:
-            self._pending.append((_DROP_CHANGES, (_dropped(position),)))
+            self._pending.append(("drop changes", (_dropped(position),)))
         self._last_change = position
 
     def rollout_deleted(self, rollout_id: str) -> None:
-        self._pending.extend((sql, (rollout_id,)) for sql in _DROP_ROLLOUT)
+        self._pending.extend((name, (rollout_id,)) for name in _DROP_ROLLOUT)
 
     def group_deleted(self, group_id: str) -> None:
-        self._pending.append((_DROP_GROUP, (group_id,)))
+        self._pending.append(("drop group", (group_id,)))
 
     # Writing and reading
 
+    @property
+    def waits(self) -> bool:
+        """Whether flushed changes wait in the tail, where readers of the database do not see them."""
+        return bool(self._waiting)
+
     def flush(self) -> None:
-        """Writes all pending changes in one transaction; StoreError if that or an earlier one failed."""
+        """Writes all pending changes as one transaction; StoreError if that or an earlier one failed."""
         if self._failure is not None:
             raise StoreError(self._failure)
         if not self._pending:
             return
         pending, self._pending = self._pending, []
+        if len(pending) < _MANY and len(self._waiting) + len(pending) <= MOST_WAITING:
+            entry = self._tail.entry(self._mark, pending)
+            if self._tail.num_bytes + len(entry) <= MOST_WAITING_BYTES:
+                self._append(entry, pending)
+                return
+        self._write([*self._waiting, *pending])
+
+    def settle(self) -> None:
+        """Moves the tail into the database, without what is not flushed; StoreError if that failed."""
+        if self._failure is not None:
+            raise StoreError(self._failure)
+        if self._waiting:
+            self._write(self._waiting)
+
+    def _append(self, entry: bytes, changes: list[RowChange]) -> None:
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
-            for sql, changes in groupby(pending, key=itemgetter(0)):
-                self._connection.executemany(sql, (values for _, values in changes))
-            self._connection.execute("COMMIT")
-        except sqlite3.Error as error:
-            self._failure = f"{self._path} cannot be written ({error}); make room, then open the store again"
-            with suppress(sqlite3.Error):  # SQLite may have rolled back by itself
-                self._connection.execute("ROLLBACK")
-            raise StoreError(self._failure) from error
+            self._tail.append(entry)
+        except OSError as error:
+            raise self._failed(error) from error
+        self._waiting += changes
+
+    def _write(self, changes: list[RowChange]) -> None:
+        mark = new_mark()
+        try:
+            write(self._connection, [*changes, mark] if self._waiting else changes)
+            if self._waiting:
+                self._tail.clear()
+                (self._mark,) = mark[1]
+        except (sqlite3.Error, OSError) as error:
+            raise self._failed(error) from error
+        self._waiting = []
         if self._bytes_in_log > CHECKPOINT_BYTES:
             self._bytes_in_log = 0
             self._checkpointer.wake()
+
+    def _failed(self, error: Exception) -> StoreError:
+        self._failure = f"{self._path} cannot be written ({error}); make room, then open the store again"
+        return StoreError(self._failure)
 
     def load(self) -> Snapshot:
         """Returns everything but the spans, which ``recall`` reads when somebody asks for them."""
@@ -237,11 +249,13 @@ class Journal:
 
     def recall(self, rollout_id: str) -> Iterable[SpanRow]:
         """Returns the flushed spans of a rollout in order of arrival."""
+        self.settle()
         query = f"SELECT {SPAN_COLUMNS} FROM spans WHERE rollout_id = ? ORDER BY id"
         return map(SpanRow._make, self._connection.execute(query, (rollout_id,)))
 
     def count_spans(self, rollout_id: str) -> int:
         """Returns how many flushed spans the rollout has."""
+        self.settle()
         query = "SELECT count(*) FROM spans WHERE rollout_id = ?"
         (count,) = self._connection.execute(query, (rollout_id,)).fetchone()
         return int(count)
@@ -257,6 +271,7 @@ class Journal:
                 f"cursor is {after}, but the feed is kept from {dropped} on; read the state by queries and "
                 "go on from there"
             )
+        self.settle()
         with closing(self._recorded_changes(after)) as recorded, closing(self._span_changes(after)) as spans:
             changes = merge(recorded, spans, key=itemgetter(0))
             return [change for _, change in islice(changes, limit)]
@@ -293,6 +308,7 @@ class Journal:
         Meanwhile it needs up to twice the room of what is left.
         """
         self.flush()
+        self.settle()
         try:
             self._connection.execute("VACUUM")
             self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")  # only then do the files shrink
@@ -302,57 +318,10 @@ class Journal:
             ) from error
 
     def close(self) -> None:
-        """Flushes, moves the log into the database file and lets go of the folder."""
-        try:
+        """Flushes, moves tail and log into the database file and lets go of the folder."""
+        with closing(self._lock), closing(self._connection), closing(self._checkpointer), closing(self._tail):
             self.flush()
-        finally:
-            self._checkpointer.close()
-            self._connection.close()
-            self._lock.close()
-
-
-def _lock_folder(folder: Path) -> sqlite3.Connection:
-    """Returns what holds the folder: SQLite's file lock, which the system drops when the process dies."""
-    connection = sqlite3.connect(
-        folder / "journal.lock", timeout=LOCK_WAIT_SECONDS, isolation_level=None, check_same_thread=False
-    )
-    try:
-        connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        connection.close()
-        raise StoreError(
-            f"{folder} is in use by another store ({error}); reach that one by its address (http://… or "
-            "ray://NAME), close it, or give another folder"
-        ) from None
-    return connection
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    try:
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        connection.execute("PRAGMA wal_autocheckpoint = 0")
-        if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
-            connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
-        (found,) = connection.execute("PRAGMA user_version").fetchone()
-    except sqlite3.DatabaseError as error:
-        connection.close()
-        raise StoreError(f"{path} is no journal ({error}); restore it or give another folder") from None
-    try:
-        while found in MIGRATIONS:
-            connection.executescript(f"BEGIN; {MIGRATIONS[found]} COMMIT;")
-            found += 1
-    except sqlite3.DatabaseError as error:  # nothing has changed
-        connection.close()
-        raise StoreError(
-            f"{path} has format {found} and cannot be brought to {FORMAT} ({error}); "
-            "make room for as much again"
-        ) from None
-    if found != FORMAT:
-        connection.close()
-        raise StoreError(f"{path} has format {found}, not {FORMAT}; open it with the raybolt that wrote it")
-    return connection
+            self.settle()
 
 
 @contextmanager

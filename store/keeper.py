@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 CACHE_BYTES = 512 * 2**20
 """Bytes of spans held in memory by a store that has a journal."""
+SETTLE_SECONDS = 0.05
+"""How long changes may wait before those who look at the journal from outside see them."""
 PRUNE_SECONDS = 60.0
 """How often a store with a retention looks for what is too old."""
 
@@ -74,6 +76,7 @@ class Keeper:
         self._retention_seconds = retention_seconds
         self._clock = clock or SteadyClock()
         self._opened = self._next_prune = self._reserved = self._clock()
+        self._next_settling: float | None = None
         self._room = room
         journal = self._journal = Journal(folder) if folder is not None else None
         recorder = journal or NoRecorder()
@@ -90,13 +93,14 @@ class Keeper:
         )
         core = self._core = LightningCore(recorder=recorder, watch=watch, snapshot=snapshot)
         self._spans = SpanBook(core, recorder, self._cache, num_spans=snapshot.num_spans)
-        self._lost: dict[str, list[str]] = {"requeued": [], "failed": []}
-        if not keep_in_flight:
-            self._lost = core.abandon_in_flight("in flight when the store was opened")
-            self._flush()
-        self._operations = self._all_operations()
         self._ticker = Ticker(self._tick, self._clock)
-        self._plan_tick()
+        self._lost: dict[str, list[str]] = {"requeued": [], "failed": []}
+        self._operations = self._all_operations()
+        with self._lock:  # the clock may tick already
+            if not keep_in_flight:
+                self._lost = core.abandon_in_flight("in flight when the store was opened")
+                self._flush()
+            self._plan_tick()
 
     def _all_operations(self) -> dict[str, Callable[..., Any]]:
         core, spans = self._core, self._spans
@@ -200,6 +204,9 @@ class Keeper:
             self._journal.flush()
             self._cache.trim()
             self._core.feed.trim()
+            if self._journal.waits and self._next_settling is None:
+                self._next_settling = self._clock() + SETTLE_SECONDS
+                self._plan_tick()
 
     def _check_open(self) -> None:
         if self._closed:
@@ -259,14 +266,24 @@ class Keeper:
             if self._retention_seconds is not None and self._clock() >= self._next_prune:
                 self._next_prune = self._clock() + PRUNE_SECONDS
                 self._prune(self._retention_seconds)
-            self._plan_tick()
             with suppress(StoreError):
                 self._flush()
+                self._settle()
+            self._plan_tick()
+
+    def _settle(self) -> None:
+        """Moves the journal's tail into its database if that is due, for those who look from outside."""
+        if self._next_settling is not None and self._clock() >= self._next_settling:
+            assert self._journal is not None, "without a journal nothing waits"
+            self._next_settling = None
+            self._journal.settle()
 
     def _plan_tick(self) -> None:
         when = self._core.next_deadline()
         if self._retention_seconds is not None:
             when = self._next_prune if when is None else min(when, self._next_prune)
+        if self._next_settling is not None:
+            when = self._next_settling if when is None else min(when, self._next_settling)
         self._ticker.wake_at(when)
 
     def _prune(self, older_than_seconds: float) -> int:

@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 from .errors import InvalidValue, StoreError
-from .journal import FILE_NAME
+from .journal_file import FILE_NAME
+from .tail import FILE_NAME as TAIL_NAME
 
 LAYOUT_FILE = "shards.json"
 """Present in the folder of a store with several shards; holds how many."""
@@ -39,8 +40,8 @@ def num_shards_of(folder: Path) -> int | None:
 
 
 def journal_bytes(folder: Path) -> int:
-    """Returns the bytes on disk of the journal in a folder, its log included; 0 if there is none."""
-    files = (folder / f"{FILE_NAME}{suffix}" for suffix in ("", "-wal"))
+    """Returns the bytes on disk of the journal in a folder, log and tail included; 0 if there is none."""
+    files = (folder / name for name in (FILE_NAME, f"{FILE_NAME}-wal", TAIL_NAME))
     return sum(file.stat().st_size for file in files if file.exists())
 
 

@@ -29,7 +29,8 @@ import pyarrow.parquet as pq
 
 from .completion import appearing
 from .errors import InvalidValue, StoreError
-from .journal import FILE_NAME, Journal
+from .journal import Journal
+from .journal_file import FILE_NAME
 from .journal_rows import attempt_of, change_of, rollout_of
 from .layout import num_shards_of
 from .parquet_spans import POSITION, merged_position, read_rows, write_rows

@@ -1,5 +1,6 @@
 """The spans of journals as one Parquet file, and such a file as rows; and where they stand in the feed."""
 
+import json
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -64,10 +65,11 @@ def _rows(shards: Sequence[sqlite3.Connection]) -> Iterator[tuple[int | None, Sp
 
 def _array_kinds(shards: Sequence[sqlite3.Connection]) -> dict[str, pa.DataType]:
     """The list columns that all spans together need."""
+    # As JSON: a name of its own would end at its first NUL.
     query = """
-        SELECT DISTINCT json_extract(value, '$[0]'), json_extract(value, '$[1]')
+        SELECT DISTINCT json_extract(value, '$[0]', '$[1]')
         FROM spans, json_each(spans.layout) WHERE spans.layout != '[]'"""
-    found = {pair for shard in shards for pair in shard.execute(query)}
+    found = {tuple(json.loads(pair)) for shard in shards for (pair,) in shard.execute(query)}
     return {
         f"{attribute}:{dtype}": pa.list_(pa.from_numpy_dtype(np.dtype(dtype)))
         for attribute, dtype in sorted(found)

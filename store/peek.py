@@ -1,7 +1,8 @@
 """What a folder's journal holds, read beside whoever has it open.
 
-Unlike ``LocalStore`` this locks nothing, gives up nothing that is in flight and writes nothing: for looking
-at a run that goes on, or at one whose end one does not want to touch.
+Unlike ``LocalStore`` this keeps nobody out, gives up nothing that is in flight and changes nothing: for
+looking at a run that goes on, or at one whose end one does not want to touch. Only what a killed process left
+in the tail is first moved into the database, as had been acknowledged.
 """
 
 import os
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import StoreError
-from .journal import FILE_NAME
+from .journal_file import FILE_NAME, settle
 from .journal_rows import attempt_of, rollout_of
 from .layout import journal_bytes, num_shards_of, shard_folders
 from .rows import SpanRow, unpack_span
@@ -49,6 +50,7 @@ def journals_of(path: str | os.PathLike[str]) -> list[Path]:
 def reading(file: Path) -> Iterator[sqlite3.Connection]:
     """A journal in one snapshot, read-only; StoreError for a file that is none."""
     try:
+        settle(file)
         with closing(_open_read_only(file)) as connection:
             connection.execute("BEGIN")
             yield connection

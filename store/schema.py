@@ -2,7 +2,7 @@
 
 from .rows import SpanRow
 
-FORMAT = 3
+FORMAT = 4
 SPAN_COLUMNS = ", ".join(SpanRow._fields)
 """A span's columns in the order of ``SpanRow``; `id` (called ``rowid`` in every format) is left out."""
 _POSITION_SHIFT = 20
@@ -18,6 +18,7 @@ CREATE TABLE spans (
     events TEXT NOT NULL, layout TEXT NOT NULL, arrays BLOB NOT NULL);
 """
 _SPANS_BY_ROLLOUT = "CREATE INDEX spans_by_rollout ON spans (rollout_id);"
+_TAIL = "CREATE TABLE tail (mark INTEGER NOT NULL); INSERT INTO tail VALUES (0);"
 SCHEMA = f"""
 CREATE TABLE rollouts (
     rollout_id TEXT PRIMARY KEY, group_id TEXT, task_id TEXT, mode TEXT, resources_id TEXT,
@@ -34,6 +35,7 @@ CREATE TABLE resources (
     resources_id TEXT PRIMARY KEY, version INTEGER NOT NULL, create_time REAL NOT NULL,
     update_time REAL NOT NULL, resources TEXT NOT NULL);
 CREATE TABLE changes (position INTEGER PRIMARY KEY, change TEXT NOT NULL);
+{_TAIL}
 {_SPANS}
 {_SPANS_BY_ROLLOUT}
 CREATE INDEX attempts_by_rollout ON attempts (rollout_id);
@@ -56,7 +58,8 @@ DROP TABLE spans_2;
 {_SPANS_BY_ROLLOUT}
 PRAGMA user_version = 3;
 """
-MIGRATIONS = {1: _FROM_1, 2: _FROM_2}
+_FROM_3 = f"{_TAIL} PRAGMA user_version = 4;"
+MIGRATIONS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3}
 """By format, the statements that lead to the next one."""
 
 

@@ -1,7 +1,8 @@
 """Random operations on stores, each answer compared with that of a simple model.
 
-A walk is told by its seed: run it again with `-k "seed-3"`. The folder's store is closed and opened again at
-random; of the others, what was in flight is then declared unresponsive by hand, which is what opening does.
+A walk is told by its seed: run it again with `-k "seed-3"`. One folder's store is closed and opened again at
+random, another's is killed: opened again as its files are at that moment. Of the others, what was in flight
+is then declared unresponsive by hand, which is what opening does.
 """
 
 import random
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 from store_model import IN_FLIGHT, Model
-from store_samples import make_span
+from store_samples import copy_of_killed, make_span
 from store_sharded import ShardedStore
 
 from raybolt.store import LightningStore, LocalStore, RayboltError, RolloutConfig
@@ -26,9 +27,10 @@ _CONFIGS = [
 class Driver:
     """The model's operations, done by a store."""
 
-    def __init__(self, store: LightningStore, folder: Path | None = None) -> None:
+    def __init__(self, store: LightningStore, folder: Path | None = None, *, killed: bool = False) -> None:
         self._store = store
         self._folder = folder
+        self._killed = killed
         self._attempt_ids: dict[tuple[str, int], str] = {}
 
     async def enqueue(self, rollout_id: str, input: Any, group: str | None, config: RolloutConfig) -> str:
@@ -76,6 +78,8 @@ class Driver:
 
     async def reopen(self, in_flight: list[tuple[str, int]]) -> None:
         if self._folder is not None:
+            if self._killed:
+                self._folder = copy_of_killed(self._folder, self._folder.with_name(f"{self._folder.name}-"))
             await self._store.close()
             self._store = LocalStore(self._folder, cache_bytes=20_000)
             return
@@ -168,11 +172,15 @@ def expected_of(model: Model, name: str, arguments: tuple[Any, ...]) -> Any:
 
 
 @pytest.mark.parametrize("seed", range(4), ids=lambda seed: f"seed-{seed}")
-async def test_stores_answer_random_operations_as_a_simple_model_does(tmp_path: Path, seed: int) -> None:
+async def test_stores_answer_random_operations_as_a_simple_model_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    monkeypatch.setattr("raybolt.store.journal.MOST_WAITING", 10 * seed)
     rng, model = random.Random(seed), Model()
     drivers = {
         "memory": Driver(LocalStore(None)),
-        "folder": Driver(LocalStore(tmp_path, cache_bytes=20_000), tmp_path),
+        "folder": Driver(LocalStore(tmp_path / "a", cache_bytes=20_000), tmp_path / "a"),
+        "killed": Driver(LocalStore(tmp_path / "b", cache_bytes=20_000), tmp_path / "b", killed=True),
         "shards": Driver(ShardedStore(3)),
     }
     done: set[str] = set()

@@ -107,7 +107,7 @@ async def test_a_migrated_folder_is_of_todays_format_and_keeps_what_is_new(tmp_p
         await store.take_groups(1, lease_seconds=3600)
         await store.enqueue_rollout("new", rollout_id="d")
     connection = sqlite3.connect(tmp_path / "journal.db")
-    assert connection.execute("PRAGMA user_version").fetchone() == (3,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (4,)
     connection.close()
     async with LocalStore(tmp_path) as store:
         (group,) = await store.query_groups(group_id_in=["complete"])
@@ -202,6 +202,7 @@ def _turn_into_format_2(folder: Path, feed: list[Change]) -> None:
             DROP TABLE spans;
             ALTER TABLE old RENAME TO spans;
             CREATE INDEX spans_by_rollout ON spans (rollout_id);
+            DROP TABLE tail;
             PRAGMA user_version = 2;
             COMMIT;""")
 
@@ -253,7 +254,7 @@ async def test_a_folder_that_cannot_be_migrated_stays_as_it_was(tmp_path: Path) 
     with closing(sqlite3.connect(tmp_path / "journal.db")) as connection:
         connection.execute("CREATE TABLE spans_2 (in_the_way)")
     with pytest.raises(
-        StoreError, match=r"has format 2 and cannot be brought to 3 \(.*already.*\); make room"
+        StoreError, match=r"has format 2 and cannot be brought to 4 \(.*already.*\); make room"
     ):
         LocalStore(tmp_path)
     with closing(sqlite3.connect(tmp_path / "journal.db")) as connection:

@@ -1,5 +1,6 @@
 """What a folder remembers, and what it says about what it lost."""
 
+import errno
 import os
 import signal
 import sqlite3
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from store_samples import fill_group, make_call_span, make_span, run_one
+from store_samples import copy_of_killed, fill_group, make_call_span, make_span, run_one
 
 from raybolt.store import (
     AttemptedRollout,
@@ -25,6 +26,7 @@ from raybolt.store import (
     names,
     read_group,
 )
+from raybolt.store.tail import Tail
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -155,34 +157,35 @@ async def test_a_killed_writer_loses_no_acknowledged_span(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("damage", ["cut", "garbled"])
-async def test_a_torn_tail_costs_whole_transactions_and_nothing_else(tmp_path: Path, damage: str) -> None:
+@pytest.mark.parametrize(("torn", "per_batch"), [("journal.tail", 5), ("journal.db-wal", 20)])
+async def test_what_is_torn_costs_whole_transactions_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torn: str, per_batch: int, damage: str
+) -> None:
+    monkeypatch.setattr("raybolt.store.keeper.SETTLE_SECONDS", 3600.0)
     source, copy = tmp_path / "source", tmp_path / "copy"
     store = LocalStore(source)
     started = await store.start_rollout("x", rollout_id="r")
     for number in range(5):
-        await store.add_many_spans([make_call_span(started.attempt, 10 * number + i) for i in range(10)])
-    copy.mkdir()
-    for name in ("journal.db", "journal.db-wal"):  # as a crash would have left them
-        (copy / name).write_bytes((source / name).read_bytes())
+        first = per_batch * number
+        await store.add_many_spans([make_call_span(started.attempt, first + i) for i in range(per_batch)])
+    copy_of_killed(source, copy)
     await store.close()
-    log = copy / "journal.db-wal"
-    size = log.stat().st_size
+    size = (copy / torn).stat().st_size
     if damage == "cut":
-        os.truncate(log, size - 500)
+        os.truncate(copy / torn, size - 500)
     else:
-        with log.open("r+b") as file:
+        with (copy / torn).open("r+b") as file:
             file.seek(size - 500)
             file.write(b"\xff" * 400)
 
     async with LocalStore(copy) as reopened:
         kept = [span.sequence_id for span in await reopened.query_spans("r")]
-        assert len(kept) == 40
-        assert kept == list(range(40))
-        assert (await reopened.statistics())["spans"] == 40
+        assert kept == list(range(4 * per_batch))
+        assert (await reopened.statistics())["spans"] == 4 * per_batch
 
 
 async def test_a_folder_serves_one_store_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raybolt.store.journal.LOCK_WAIT_SECONDS", 0.05)
+    monkeypatch.setattr("raybolt.store.journal_file.LOCK_WAIT_SECONDS", 0.05)
     async with LocalStore(tmp_path):
         with pytest.raises(StoreError, match=r"is in use by another store .*give another folder"):
             LocalStore(tmp_path)
@@ -200,22 +203,34 @@ async def test_a_journal_of_another_format_is_refused(tmp_path: Path) -> None:
     connection = sqlite3.connect(tmp_path / "journal.db")
     connection.execute("PRAGMA user_version = 9")
     connection.close()
-    with pytest.raises(StoreError, match="has format 9, not 3; open it with the raybolt that wrote it"):
+    with pytest.raises(StoreError, match="has format 9, not 4; open it with the raybolt that wrote it"):
         LocalStore(tmp_path)
 
 
-async def test_after_a_failed_write_the_store_refuses_to_go_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("num_spans", [1, 20])
+async def test_after_a_failed_write_the_store_refuses_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_spans: int
+) -> None:
     store = LocalStore(tmp_path)
     started = await store.start_rollout("x", rollout_id="r")
     await store.add_span(make_span(started.attempt, 1))
-    store._keeper._journal._connection.execute("PRAGMA query_only = ON")  # type: ignore[union-attr]
+    if num_spans == 1:
+        monkeypatch.setattr(Tail, "append", no_room)
+    else:
+        store._keeper._journal._connection.execute("PRAGMA query_only = ON")  # type: ignore[union-attr]
+    refused = [make_span(started.attempt, 2 + i) for i in range(num_spans)]
     for _ in range(2):
         with pytest.raises(StoreError, match=r"cannot be written .*make room, then open the store again"):
-            await store.add_span(make_span(started.attempt, 2))
+            await store.add_many_spans(refused)
     with pytest.raises(StoreError, match="cannot be written"):
         await store.close()
+    monkeypatch.undo()
     async with LocalStore(tmp_path) as reopened:
         assert [span.sequence_id for span in await reopened.query_spans("r")] == [1]
+
+
+def no_room(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 async def test_a_closed_store_says_so(tmp_path: Path) -> None:
@@ -232,8 +247,9 @@ async def test_the_log_is_moved_into_the_database_while_the_store_is_open(
     monkeypatch.setattr("raybolt.store.journal.CHECKPOINT_BYTES", 10_000)
     async with LocalStore(tmp_path) as store:
         started = await store.start_rollout("x")
-        for number in range(100):
-            await store.add_span(make_span(started.attempt, number, text="x" * 2_000))
+        for number in range(0, 100, 20):
+            batch = [make_span(started.attempt, number + i, text="x" * 2_000) for i in range(20)]
+            await store.add_many_spans(batch)
         deadline = time.monotonic() + 20
         while (tmp_path / "journal.db").stat().st_size < 100_000:
             assert time.monotonic() < deadline

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import tempfile
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -169,8 +170,9 @@ async def test_spans_from_before_there_were_positions_come_back_with_those_of_to
     async with LocalStore(tmp_path / "one") as store:
         started = await store.start_rollout("x", rollout_id="r")
         await store.add_many_spans([make_span(started.attempt, n) for n in (1, 2, 3)])
-        with closing(sqlite3.connect(tmp_path / "one" / "journal.db", isolation_level=None)) as journal:
-            journal.execute("UPDATE spans SET id = sequence_id")  # as a journal of format 2 had them
+    with closing(sqlite3.connect(tmp_path / "one" / "journal.db", isolation_level=None)) as journal:
+        journal.execute("UPDATE spans SET id = sequence_id")  # as a journal of format 2 had them
+    async with LocalStore(tmp_path / "one", keep_in_flight=True) as store:
         await store.add_many_spans([make_span(started.attempt, n) for n in (4, 5)])
         copy = moved(tmp_path / "one", tmp_path)
     assert dump(copy) == dump(tmp_path / "one")
@@ -215,3 +217,11 @@ async def test_a_zip_of_an_export_can_be_written_where_nobody_can_seek(tmp_path)
         archive.extractall(tmp_path / "files")
     import_parquet(tmp_path / "files", tmp_path / "copy")
     assert dump(tmp_path / "copy") == dump(tmp_path / "one")
+
+
+async def test_a_name_with_a_nul_in_it_comes_back(tmp_path):
+    async with LocalStore(tmp_path / "one") as store:
+        started = await store.start_rollout("x", rollout_id="r")
+        attributes = {"\x00": np.array([1, 2], np.int32), "a\x00b": np.array([0.5], np.float32), "\x00c": 1}
+        await store.add_span(replace(make_span(started.attempt, 1), attributes=attributes))
+    assert dump(moved(tmp_path / "one", tmp_path)) == dump(tmp_path / "one")
