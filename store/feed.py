@@ -54,7 +54,8 @@ class ChangeFeed:
 
         Raises InvalidValue for what is no cursor, and for a position that the feed has not reached.
         """
-        position = int(cursor) if cursor.isdecimal() else -1
+        # No position has more digits than the last; Python itself refuses to read thousands of them.
+        position = int(cursor) if cursor.isdecimal() and len(cursor) <= len(str(self.last)) else -1
         if not 0 <= position <= self.last:
             raise InvalidValue(
                 f"cursor is {cursor!r}; this store's feed goes from '0' to '{self.last}': give the cursor of "

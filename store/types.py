@@ -5,7 +5,7 @@ object on a change and never mutates one that was handed out.
 """
 
 import enum
-import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, Literal, TypeAlias, TypedDict, get_args
@@ -80,7 +80,9 @@ class RolloutConfig:
             )
         for name in ("timeout_seconds", "unresponsive_seconds"):
             seconds = getattr(self, name)
-            if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
+            if seconds is not None and not (
+                isinstance(seconds, int | float) and 0 < seconds <= sys.float_info.max
+            ):
                 raise InvalidValue(f"{name} is {seconds!r}; give a number above 0, or None for no limit")
         if isinstance(self.retry_condition, str) or not isinstance(self.retry_condition, Iterable):
             raise InvalidValue(f"retry_condition is {self.retry_condition!r}; give a list of statuses")

@@ -252,10 +252,14 @@ def _with_array(name: str, value: Json) -> AttributeValue:
         return value
     if not all(type(each) in (int, float) for each in value):
         raise InvalidValue(f"attribute {name!r} is no list of numbers")
+    dtype = _ARRAYS[name]
     try:
-        return np.array(value, _ARRAYS[name])
-    except OverflowError:
-        raise InvalidValue(f"attribute {name!r} has numbers that no {_ARRAYS[name]} can hold") from None
+        if dtype.kind == "i" and any(each != int(each) for each in value):
+            raise ValueError
+        with np.errstate(over="raise"):
+            return np.array(value, dtype)
+    except (ValueError, OverflowError, FloatingPointError):
+        raise InvalidValue(f"attribute {name!r} has numbers that no {dtype} can hold") from None
 
 
 def _plain_attributes(pairs: Iterable[Any]) -> dict[str, Json]:

@@ -230,6 +230,35 @@ async def test_a_large_resource_counts_with_every_span_that_is_kept_with_it(stor
     assert len(await kept(store, started)) == 9
 
 
+@pytest.mark.parametrize(
+    ("name", "number", "kept_as"),
+    [
+        (names.PROMPT_IDS, {"intValue": "7"}, [7]),
+        (names.PROMPT_IDS, {"doubleValue": 7.0}, [7]),
+        (names.PROMPT_IDS, {"doubleValue": 7.5}, None),
+        (names.PROMPT_IDS, {"doubleValue": "NaN"}, None),
+        (names.PROMPT_IDS, {"intValue": str(2**40)}, None),
+        (names.LOGPROBS, {"doubleValue": "-Infinity"}, [float("-inf")]),
+        (names.LOGPROBS, {"doubleValue": 1e308}, None),
+        (names.LOGPROBS, {"boolValue": True}, None),
+    ],
+)
+async def test_token_arrays_are_kept_if_their_numbers_are_those_of_tokens(
+    store: LocalStore, name: str, number: dict[str, object], kept_as: list[float] | None
+) -> None:
+    started = await store.start_rollout("x")
+    array = {"key": name, "value": {"arrayValue": {"values": [number]}}}
+    with served(store) as server:
+        answer = await send(server, traces([json_span(1, attributes=[array])], ids(started)))
+    spans = await kept(store, started)
+    if kept_as is None:
+        assert (answer.status, answer.json["partialSuccess"]["rejectedSpans"]) == (200, "1")
+        assert name in answer.json["partialSuccess"]["errorMessage"]
+        assert spans == []
+    else:
+        assert (answer.json, [span.attributes[name].tolist() for span in spans]) == ({}, [kept_as])
+
+
 async def test_a_batch_that_is_sent_again_changes_nothing(store: LocalStore) -> None:
     started = await store.start_rollout("x")
     with served(store) as server:
