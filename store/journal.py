@@ -109,12 +109,11 @@ class Journal:
 
     def spans(self, position: int | None, rows: Sequence[SpanRow]) -> None:
         """Without a position, the feed will not tell of them: they come from another store."""
-        if position is None:
-            self._pending.extend(("span", (None, *row)) for row in rows)
-        else:
-            first = first_span_id(position)
-            self._pending.extend(("span", (first + index, *row)) for index, row in enumerate(rows))
-        self._bytes_in_log += sum(len(row.arrays) + len(row.attributes) for row in rows)
+        first = None if position is None else first_span_id(position)
+        for index, row in enumerate(rows):
+            id = None if first is None else first + index
+            self._pending.append(("span", (id, *row)))
+            self._bytes_in_log += len(row.arrays) + len(row.attributes)
 
     def group(self, group: Group) -> None:
         row = (
