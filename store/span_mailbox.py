@@ -13,24 +13,28 @@ _Letter = tuple[list[SpanRow], "asyncio.Future[list[int]]"]
 
 
 class SpanMailbox:
-    """Sends rows in the order in which they were added, on one event loop."""
+    """Sends rows in the order in which they were added, on one event loop.
+
+    Who adds rows while nothing is under way sends them itself. What is added meanwhile waits, and goes
+    together. Rows that were added are sent, whether or not their caller is cancelled.
+    """
 
     def __init__(self, send: Callable[[list[SpanRow]], Awaitable[list[int]]]) -> None:
         self._send = send
-        self._waiting: list[_Letter] = []
+        self._waiting: list[_Letter] = []  # also what is under way, until it is answered
         self._sender: asyncio.Task[None] | None = None
 
     async def add(self, rows: list[SpanRow]) -> list[int]:
         """Returns, once the server has the rows, the places of those that it had already."""
-        future: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((rows, future))
-        if self._sender is None:
-            self._go_on()
-        return await future
+        answer: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+        self._waiting.append((rows, answer))
+        if len(self._waiting) == 1:
+            await self._send_own(rows, answer)
+        return await answer
 
     async def sent(self) -> None:
         """Returns when all that was added before has been answered."""
-        if self._sender is not None:
+        if self._waiting:
             await self.add([])
 
     async def stopped(self) -> None:
@@ -38,17 +42,32 @@ class SpanMailbox:
         while self._sender is not None:
             await asyncio.wait([self._sender])
 
+    async def _send_own(self, rows: list[SpanRow], answer: "asyncio.Future[list[int]]") -> None:
+        try:
+            await asyncio.sleep(0)  # for what else is added at this time
+            if len(self._waiting) == 1:
+                await self._send_some(self._waiting[:1])
+        except asyncio.CancelledError:
+            answer.cancel()  # nobody waits for it
+            self._go_on()
+            raise
+        if answer.done():
+            del self._waiting[0]
+        self._go_on()
+
     async def _send_all(self) -> None:
         try:
             while self._waiting:
                 letters = self._next()
                 await self._send_some(letters)
                 del self._waiting[: len(letters)]
-        finally:
+        except asyncio.CancelledError:  # an event loop that ends cancels all tasks
             self._go_on()
+            raise
+        self._go_on()
 
     def _go_on(self) -> None:
-        """Sends what waits; also what a cancelled task has left, as an event loop's end cancels them all."""
+        """Leaves what waits to a task."""
         self._sender = asyncio.create_task(self._send_all()) if self._waiting else None
 
     def _next(self) -> list[_Letter]:
