@@ -3,6 +3,9 @@
 import heapq
 from collections.abc import Callable
 
+_FEW = 1000
+"""Times of which it does not matter whether they will ever come."""
+
 
 class Deadlines:
     """Times by id, earliest first. O(log n) to add, and putting one off costs nothing until it is due.
@@ -15,6 +18,7 @@ class Deadlines:
         self._due_at = due_at
         self._heap: list[tuple[float, str]] = []
         self._noted: dict[str, float] = {}  # the earliest entry of each id in the heap
+        self._sweep_at = _FEW
 
     def note(self, id: str) -> None:
         """Looks after the id from now on; again after anything that may have brought its time forward."""
@@ -23,6 +27,15 @@ class Deadlines:
         if when is not None and (noted is None or when < noted):
             self._noted[id] = when
             heapq.heappush(self._heap, (when, id))
+            if len(self._heap) > self._sweep_at:
+                self._sweep()
+
+    def _sweep(self) -> None:
+        """Drops the times of what has long ended, which else would be kept until they come."""
+        self._noted = {id: when for id, when in self._noted.items() if self._due_at(id) is not None}
+        self._heap = [(when, id) for id, when in self._noted.items()]
+        heapq.heapify(self._heap)
+        self._sweep_at = 2 * len(self._heap) + _FEW
 
     def next(self) -> float | None:
         """When to ask for what is ``overdue``; None for never."""

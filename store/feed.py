@@ -11,6 +11,9 @@ from .types import Change, ChangeKind
 RESIDENT_CHANGES = 20_000
 """Changes held in memory by a store that has a journal."""
 
+MOST_CHANGES = 1_000_000
+"""Changes held by one that has none."""
+
 Recall = Callable[[int, int], list[Change]]
 """``recall(after, limit)``: journalled changes behind a position."""
 
@@ -46,13 +49,16 @@ class ChangeFeed:
     def _append(self, change: Change) -> Change:
         self.last += 1
         self._resident.append(change)
+        if self._recall is None and len(self._resident) > MOST_CHANGES:
+            self._resident.popleft()
         self._on_change()
         return change
 
     def after(self, cursor: str, limit: int) -> list[Change]:
         """Returns up to ``limit`` changes behind the cursor, in order.
 
-        Raises InvalidValue for what is no cursor, and for a position that the feed has not reached.
+        Raises InvalidValue for what is no cursor, for a position that the feed has not reached, and for one
+        so old that the next change is no longer kept.
         """
         # No position has more digits than the last; Python itself refuses to read thousands of them.
         position = int(cursor) if cursor.isdecimal() and len(cursor) <= len(str(self.last)) else -1
@@ -64,7 +70,11 @@ class ChangeFeed:
         first = self.last - len(self._resident)
         if position >= first:
             return list(islice(self._resident, position - first, position - first + limit))
-        assert self._recall is not None, "without a journal every change is resident"
+        if self._recall is None:
+            raise InvalidValue(
+                f"cursor is {cursor!r}, but the feed is kept from '{first}' on; read the state by queries "
+                "and go on from there"
+            )
         return self._recall(position, limit)
 
     def trim(self) -> None:

@@ -18,6 +18,8 @@ class _Entry:
     group: Group
     rollout_ids: dict[str, None] = field(default_factory=dict)
     """In order of enqueuing."""
+    claims: set[str] = field(default_factory=set)
+    """All by which it was ever taken."""
 
 
 class GroupBook:
@@ -189,7 +191,15 @@ class GroupBook:
         if not entry.rollout_ids:
             del self._entries[rollout.group_id]
             self._complete.pop(rollout.group_id, None)
+            self._forget_claims(rollout.group_id, entry.claims)
             self._record.group_deleted(rollout.group_id)
+
+    def _forget_claims(self, group_id: str, claims: Iterable[str]) -> None:
+        for claim in claims:
+            taken = self._taken_by[claim]
+            del taken[group_id]
+            if not taken:
+                del self._taken_by[claim]
 
     def _lease_end(self, group_id: str) -> float | None:
         entry = self._entries.get(group_id)
@@ -235,3 +245,4 @@ class GroupBook:
             self._complete.pop(group.group_id, None)
             assert group.taken_by is not None
             self._taken_by.setdefault(group.taken_by, {})[group.group_id] = None
+            self._entries[group.group_id].claims.add(group.taken_by)

@@ -100,6 +100,22 @@ def test_many_heartbeats_do_not_grow_the_heap() -> None:
     assert len(deadlines._heap) == 1
 
 
+def test_what_ended_before_its_deadline_does_not_stay_in_memory_until_it_comes() -> None:
+    due: dict[str, float | None] = {"kept": 50.0}
+    deadlines = Deadlines(due.get)
+    deadlines.note("kept")
+    for number in range(100_000):
+        due[str(number)] = 1000.0 + number
+        deadlines.note(str(number))
+        del due[str(number)]
+    assert len(deadlines._heap) < 3000
+    assert len(deadlines._noted) < 3000
+    due["late"] = 60.0
+    deadlines.note("late")
+    assert (deadlines.overdue(10.0), deadlines.overdue(2e6)) == ([], ["kept", "late"])
+    assert deadlines.next() is None
+
+
 # The core
 
 
