@@ -8,25 +8,23 @@ from typing import Any, Final, get_args
 
 from .errors import InvalidValue
 from .plain import is_unicode
-from .types import GroupStatus, Mode, RolloutStatus, Unset, WorkerStatus
+from .types import UNSET, GroupStatus, Mode, RolloutStatus, WorkerStatus
 
 _STATUSES: Final = {"rollouts": RolloutStatus, "groups": GroupStatus, "workers": WorkerStatus}
-_MAY_BE_NONE: Final = {
-    ("rows", "attempt_id"),
-    ("query_resources", "resources_id"),
-    ("update_rollout", "resources_id"),
-}
 _LARGEST_COUNT: Final = 2**62 - 1  # of which two can be added and still be counted up to
 _LONGEST_SECONDS: Final = 1e9  # some thirty years, which clocks and event loops can count
 
 
 def checked_arguments(operation: str, arguments: dict[str, Any]) -> dict[str, Any]:
     """Returns the arguments, counts as ints; InvalidValue for one of a type or value that none can be of."""
-    checked = {}
+    checked = dict(arguments)
+    needed = _NEEDED_BY.get(operation, _NEEDED)
     for name, value in arguments.items():
+        if value is None and name not in needed:
+            continue
         check = _CHECKS.get(name)
-        unset = isinstance(value, Unset) or (value is None and _may_be_none(operation, name))
-        checked[name] = value if check is None or unset else check(value, name)
+        if check is not None and value is not UNSET:
+            checked[name] = check(value, name)
     if checked.get("status_in") is not None:
         _check_among(checked["status_in"], "status_in", get_args(_STATUSES[operation]))
     if operation == "rollouts" and checked["mode"] is not None:
@@ -69,11 +67,6 @@ def age(value: Any, field: str) -> float:
     if not seconds >= 0:
         raise InvalidValue(f"{field} is {value!r}; give 0 seconds or more")
     return seconds
-
-
-def _may_be_none(operation: str, name: str) -> bool:
-    needed = name in _NEEDED or operation == "worker"
-    return not needed or (operation, name) in _MAY_BE_NONE
 
 
 def _text(value: Any, field: str) -> str:
@@ -129,3 +122,11 @@ _NEEDED: Final = frozenset(
     {"rollout_id", "attempt_id", "group_id", "resources_id", "rollout_ids", "group_ids", "cursor"}
     | {"limit", "offset", "older_than_seconds"}
 )
+"""What must not be None, whatever is asked."""
+_NEEDED_BY: Final = {
+    "rows": _NEEDED - {"attempt_id"},
+    "query_resources": _NEEDED - {"resources_id"},
+    "update_rollout": _NEEDED - {"resources_id"},
+    "worker": _NEEDED | {"worker_id"},
+}
+"""By operation, where that differs."""

@@ -15,7 +15,7 @@ from .base import START, Latest, LightningStore
 from .plain import checked_text, checked_time, checked_whole
 from .query import FilterLogic, SortOrder
 from .resource_kinds import typed
-from .rows import pack_span, unpack_span
+from .rows import pack_span, unpack_spans
 from .types import (
     UNSET,
     Attempt,
@@ -282,7 +282,7 @@ class StoreClient(LightningStore):
             sort_by=sort_by,
             sort_order=sort_order,
         )
-        return [unpack_span(row) for row in rows]
+        return unpack_spans(rows)
 
     async def get_many_span_sequence_ids(self, rollout_attempt_ids: Sequence[tuple[str, str]]) -> list[int]:
         numbers: list[int] = await self._ask(

@@ -64,6 +64,8 @@ def page(
         raise InvalidValue(f"sort_order is {sort_order!r}; give 'asc' or 'desc'")
     if sort_by is not None:
         items = _sorted(list(items), kind, sort_by, sort_order)
+    if offset == 0 and limit == -1:
+        return list(items)
     return list(islice(items, offset, None if limit == -1 else offset + limit))
 
 

@@ -1,13 +1,22 @@
 """What a store can be asked without changing it: filters, order and pages over the core."""
 
-from typing import Any
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, Final
 
 from .core import LightningCore
 from .errors import InvalidValue
-from .query import chosen, contains, equals, is_in, page
+from .query import Test, chosen, contains, equals, is_in, page
 from .rows import SpanRow
 from .spans import SpanBook
 from .types import Attempt, ResourcesUpdate, Rollout, Span, Worker
+
+_TEXTS: Final = ("trace_id", "span_id", "parent_id", "name")
+_SPAN_TESTS: Final[dict[str, Callable[[str], Test[Any] | None]]] = {
+    **{field: partial(equals, field) for field in _TEXTS},
+    **{f"{field}_contains": partial(contains, field) for field in _TEXTS},
+}
+"""Filters of spans by their names."""
 
 
 class Reader:
@@ -55,32 +64,21 @@ class Reader:
         rollout_id: str,
         attempt_id: str | None,
         *,
-        trace_id: str | None,
-        trace_id_contains: str | None,
-        span_id: str | None,
-        span_id_contains: str | None,
-        parent_id: str | None,
-        parent_id_contains: str | None,
-        name: str | None,
-        name_contains: str | None,
         filter_logic: Any,
-        **paging: Any,
+        limit: int,
+        offset: int,
+        sort_by: str | None,
+        sort_order: Any,
+        **filters: str | None,
     ) -> list[SpanRow]:
-        tests = [
-            equals("trace_id", trace_id),
-            contains("trace_id", trace_id_contains),
-            equals("span_id", span_id),
-            contains("span_id", span_id_contains),
-            equals("parent_id", parent_id),
-            contains("parent_id", parent_id_contains),
-            equals("name", name),
-            contains("name", name_contains),
-        ]
-        if paging["sort_by"] in ("attributes", "events"):  # which only in a row are texts
-            raise InvalidValue(f"sort_by is {paging['sort_by']!r}, which is neither a number nor a text")
+        tests = [_SPAN_TESTS[filter](text) for filter, text in filters.items() if text is not None]
+        if sort_by in ("attributes", "events"):  # which only in a row are texts
+            raise InvalidValue(f"sort_by is {sort_by!r}, which is neither a number nor a text")
         untried = attempt_id == "latest" and self._core.entries.get(rollout_id).latest is None
         rows = [] if untried else self._spans.rows(rollout_id, attempt_id)
-        return page(chosen(rows, tests, filter_logic), Span, **paging)  # type: ignore[arg-type]  # same fields
+        found: Iterable[Any] = chosen(rows, tests, filter_logic)
+        # Rows have the fields of spans.
+        return page(found, Span, sort_by=sort_by, sort_order=sort_order, limit=limit, offset=offset)
 
     def resources(
         self, *, resources_id: str | None, resources_id_contains: str | None, **paging: Any

@@ -10,20 +10,22 @@ ROW_OVERHEAD_BYTES = 1000
 
 
 class _RolloutSpans:
-    """The rows of one rollout by (attempt id, span id), in order of arrival."""
+    """The rows of one rollout by attempt id and then by span id, in order of arrival."""
 
     __slots__ = ("nbytes", "rows")
 
     def __init__(self) -> None:
-        self.rows: dict[tuple[str, str], SpanRow] = {}
+        self.rows: dict[str, dict[str, SpanRow]] = {}
         self.nbytes = 0
 
     def add(self, row: SpanRow) -> int:
         """Returns the bytes by which the rollout grew; 0 when it had the span already."""
-        key = (row.attempt_id, row.span_id)
-        if key in self.rows:
+        rows = self.rows.get(row.attempt_id)
+        if rows is None:
+            rows = self.rows[row.attempt_id] = {}
+        if row.span_id in rows:
             return 0
-        self.rows[key] = row
+        rows[row.span_id] = row
         grown = ROW_OVERHEAD_BYTES + len(row.arrays) + len(row.attributes) + len(row.events)
         self.nbytes += grown
         return grown
@@ -48,9 +50,10 @@ class SpanCache:
         self.nbytes += grown
         return grown > 0
 
-    def rows_of(self, rollout_id: str) -> list[SpanRow]:
-        """Returns the rollout's rows in order of arrival."""
-        return list(self._spans_of(rollout_id).rows.values())
+    def rows_of(self, rollout_id: str, attempt_id: str) -> list[SpanRow]:
+        """Returns an attempt's rows in order of arrival."""
+        rows = self._spans_of(rollout_id).rows.get(attempt_id)
+        return [] if rows is None else list(rows.values())
 
     def forget(self, rollout_id: str) -> int | None:
         """Drops a deleted rollout; returns how many spans it had, or None if the journal alone knows."""
@@ -58,7 +61,7 @@ class SpanCache:
         if spans is None:
             return None
         self.nbytes -= spans.nbytes
-        return len(spans.rows)
+        return sum(map(len, spans.rows.values()))
 
     def expect(self, rollout_id: str) -> None:
         """Notes that the rollout is new, so that its first span asks nothing of the journal."""

@@ -1,6 +1,7 @@
 """The spans of a store: rows by attempt, and the numbers that order them."""
 
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 
 from .core import LightningCore
 from .entries import Entry
@@ -12,6 +13,7 @@ from .types import Attempt, Rollout
 
 SPANS_PER_CHANGE = 2**20
 """As many as one change of the feed can tell of, since ids of the journal have room for no more."""
+_SEQUENCE_ID = attrgetter("sequence_id")
 
 
 class SpanBook:
@@ -62,15 +64,15 @@ class SpanBook:
 
     def rows(self, rollout_id: str, attempt_id: str | None) -> list[SpanRow]:
         """Returns the rows of one attempt or, for None, of all, by attempt and sequence id."""
-        entry = self._core.entries.get(rollout_id)
         if attempt_id is None:
-            order = {attempt.attempt_id: attempt.sequence_id for attempt in entry.attempts.values()}
-            return sorted(
-                self._cache.rows_of(rollout_id), key=lambda row: (order[row.attempt_id], row.sequence_id)
-            )
-        _, attempt = self._core.entries.get_attempt(rollout_id, attempt_id)
-        rows = (row for row in self._cache.rows_of(rollout_id) if row.attempt_id == attempt.attempt_id)
-        return sorted(rows, key=lambda row: row.sequence_id)
+            attempts = self._core.entries.get(rollout_id).attempts.values()
+            return [row for attempt in attempts for row in self._rows_of(attempt)]
+        return self._rows_of(self._core.entries.get_attempt(rollout_id, attempt_id)[1])
+
+    def _rows_of(self, attempt: Attempt) -> list[SpanRow]:
+        rows = self._cache.rows_of(attempt.rollout_id, attempt.attempt_id)
+        rows.sort(key=_SEQUENCE_ID)
+        return rows
 
     def members(self, group_id: str) -> list[tuple[Rollout, Attempt | None, list[SpanRow]]]:
         """Returns the group's rollouts, each with its last attempt and that attempt's rows."""

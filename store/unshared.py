@@ -10,6 +10,7 @@ from dataclasses import fields
 from operator import attrgetter
 from typing import Any
 
+from .rows import SpanRow
 from .types import Attempt, AttemptedRollout, Json, ResourcesUpdate, Rollout, Worker
 
 
@@ -17,7 +18,8 @@ def unshared(answer: Any) -> Any:
     """Returns the answer with JSON of its own: what holds some is copied, all else is itself."""
     kind = type(answer)
     if kind is list:
-        return [unshared(each) for each in answer]
+        # Rows come by themselves, and nothing that they hold can change.
+        return answer if answer and type(answer[0]) is SpanRow else [unshared(each) for each in answer]
     if kind is AttemptedRollout:  # made anew for every answer, so that it can be completed as it is
         _SET_INPUT(answer, _copy(answer.input))
         _SET_METADATA(answer, _copy(answer.metadata))

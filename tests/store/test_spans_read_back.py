@@ -1,0 +1,203 @@
+"""Spans that are read back in process are the reader's own: what it does to them stays with it."""
+
+import json
+import pickle
+from collections.abc import AsyncIterator
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from store_samples import make_span
+
+from raybolt.store import InvalidValue, LocalStore, Span, SpanEvent
+from raybolt.store.rows import _fast_encoder, iter_arrays, pack_span, unpack_span, unpack_spans
+from raybolt.store.types import Attempt
+
+ATTEMPT = Attempt(rollout_id="r", attempt_id="a", sequence_id=1, start_time=1.0)
+
+
+@pytest.fixture(params=["memory", "folder"])
+async def local(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[LocalStore]:
+    async with LocalStore(tmp_path if request.param == "folder" else None) as store:
+        yield store
+
+
+def int32(*values: int) -> np.ndarray[Any, Any]:
+    return np.array(values, np.int32)
+
+
+async def test_what_a_reader_does_to_a_span_reaches_neither_the_store_nor_another_reader(
+    local: LocalStore,
+) -> None:
+    started = await local.start_rollout("x")
+    span = make_span(started.attempt, 1, tools=[{"args": {"x": [1]}}], text="t", ids=int32(1, 2))
+    await local.add_span(replace(span, events=(SpanEvent("e", 1.0, {"tries": [1]}),)))
+    (spoilt,), (other,) = [await local.query_spans(started.rollout_id) for _ in range(2)]
+    attributes: Any = spoilt.attributes
+    attributes["tools"][0]["args"]["x"].append(2)
+    attributes["tools"].append("more")
+    attributes["new"] = 1
+    del attributes["text"], attributes["ids"]
+    spoilt.events[0].attributes["tries"].clear()
+    for read in (other, *await local.query_spans(started.rollout_id)):
+        assert {name: read.attributes[name] for name in ("tools", "text")} == {
+            "tools": [{"args": {"x": [1]}}],
+            "text": "t",
+        }
+        assert set(read.attributes) == {"tools", "text", "ids"}
+        assert read.events == (SpanEvent("e", 1.0, {"tries": [1]}),)
+
+
+async def test_what_a_reader_does_to_its_list_of_spans_stays_with_it(local: LocalStore) -> None:
+    started = await local.start_rollout("x")
+    await local.add_many_spans([make_span(started.attempt, number) for number in (1, 2)])
+    read = await local.query_spans(started.rollout_id, started.attempt.attempt_id)
+    read.reverse()
+    read.pop()
+    again = await local.query_spans(started.rollout_id, started.attempt.attempt_id)
+    assert [span.sequence_id for span in again] == [1, 2]
+
+
+async def test_what_a_writer_does_to_a_span_that_it_gave_does_not_reach_the_store(local: LocalStore) -> None:
+    started = await local.start_rollout("x")
+    ids, tools = int32(1, 2, 3), ["a"]
+    attributes = {"ids": ids, "some": ids[::2], "tools": tools}
+    await local.add_span(replace(make_span(started.attempt, 1), attributes=attributes))
+    ids[:] = 0
+    tools.append("b")
+    attributes["new"] = 1
+    (read,) = await local.query_spans(started.rollout_id)
+    assert read.attributes["tools"] == ["a"]
+    assert read.attributes["ids"].tolist() == [1, 2, 3]
+    assert read.attributes["some"].tolist() == [1, 3]
+    assert set(read.attributes) == {"ids", "some", "tools"}
+
+
+async def test_arrays_that_were_read_cannot_be_written(local: LocalStore) -> None:
+    started = await local.start_rollout("x")
+    await local.add_span(make_span(started.attempt, 1, ids=int32(1, 2), logprobs=np.zeros(2, np.float32)))
+    (read,) = await local.query_spans(started.rollout_id)
+    for name in ("ids", "logprobs"):
+        with pytest.raises(ValueError, match="read-only"):
+            read.attributes[name][0] = 5
+        with pytest.raises(ValueError, match="WRITEABLE"):
+            read.attributes[name].setflags(write=True)
+
+
+def test_spans_of_one_answer_share_nothing_that_can_change() -> None:
+    rows = [pack_span(make_span(ATTEMPT, number, note={"n": []}, ids=int32(1))) for number in (1, 2)]
+    one, other = unpack_spans(rows)
+    one.attributes["note"]["n"].append(1)
+    one.attributes["more"] = 1  # type: ignore[index]  # a dict, in truth
+    assert dict(other.attributes) == {"note": {"n": []}, "ids": int32(1)}
+
+
+def test_spans_whose_arrays_are_laid_out_alike_have_their_own_values() -> None:
+    rows = [
+        pack_span(make_span(ATTEMPT, number, ids=int32(number, number), scores=np.array([number / 2])))
+        for number in range(3)
+    ]
+    assert len({row.layout for row in rows}) == 1
+    assert [
+        (span.attributes["ids"].tolist(), span.attributes["scores"].tolist()) for span in unpack_spans(rows)
+    ] == [
+        ([0, 0], [0.0]),
+        ([1, 1], [0.5]),
+        ([2, 2], [1.0]),
+    ]
+
+
+def test_any_number_of_spans_is_unpacked_in_order_each_with_its_own_arrays() -> None:
+    def arrays(number: int) -> dict[str, np.ndarray[Any, Any]]:
+        odd = {"bytes": np.full(number % 7, number, np.uint8)}  # behind which nothing is aligned
+        return (
+            {}
+            if number % 3 == 0
+            else {**odd, "ids": int32(*range(number % 5)), "last": np.array([number * 0.5])}
+        )
+
+    for num_spans in (0, 1, 49, 50, 51, 101):
+        rows = [pack_span(make_span(ATTEMPT, n, number=n, **arrays(n))) for n in range(num_spans)]
+        spans = unpack_spans(rows)
+        assert [span.sequence_id for span in spans] == list(range(num_spans))
+        for number, (row, span) in enumerate(zip(rows, spans, strict=True)):
+            read = {
+                name: (value.dtype.name, value.tolist())
+                for name, value in span.attributes.items()
+                if isinstance(value, np.ndarray)
+            }
+            expected = {name: (value.dtype.name, value.tolist()) for name, value in arrays(number).items()}
+            assert read == expected
+            assert {name: (dtype, array.tolist()) for name, dtype, array in iter_arrays(row)} == expected
+            assert span.attributes["number"] == number
+
+
+def test_a_span_that_was_read_is_a_span_like_any_other() -> None:
+    given = replace(
+        make_span(ATTEMPT, 3, text="t"),
+        parent_id="p",
+        status="error",
+        status_message="no",
+        events=(SpanEvent("e", 1.5, {"n": 1}),),
+    )
+    read = unpack_span(pack_span(given))
+    assert type(read) is Span
+    assert repr(read) == repr(given)
+    assert hash(read) != hash(unpack_span(pack_span(given)))  # they compare by identity
+    assert repr(pickle.loads(pickle.dumps(read))) == repr(given)
+    assert replace(read, name="other").name == "other"
+    with pytest.raises(FrozenInstanceError):
+        read.name = "other"  # type: ignore[misc]
+    with pytest.raises((AttributeError, TypeError)):
+        read.unknown = 1  # type: ignore[attr-defined]
+
+
+def test_an_attribute_that_holds_itself_is_refused() -> None:
+    endless: list[Any] = []
+    endless.append(endless)
+    with pytest.raises(InvalidValue, match=r"^attributes of span 'chat' is nested more than 300 deep"):
+        pack_span(make_span(ATTEMPT, 1, endless=endless))
+    assert pack_span(make_span(ATTEMPT, 1, twice=[endless[:0]] * 2)).attributes == '{"twice":[[],[]]}'
+
+
+VALUES: dict[str, Any] = {
+    "text": 'a"\\\n\u00e9\U0001f600\ud800',
+    "numbers": [0, -1, 2**70, 0.1, 1e300, True, None],
+    "from numpy": [np.float32(0.5), np.float64(0.25), np.int64(3), np.bool_(True)],
+    "nested": {"a": [(1, 2), {}], "b": []},
+}
+TEXT = (
+    '{"text":"a\\"\\\\\\n\\u00e9\\ud83d\\ude00\\ud800","numbers":[0,-1,1180591620717411303424,0.1,1e+300,true,null],'
+    '"from numpy":[0.5,0.25,3,true],"nested":{"a":[[1,2],{}],"b":[]}}'
+)
+
+
+def test_attributes_are_written_as_json_with_and_without_the_quick_encoder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert pack_span(make_span(ATTEMPT, 1, **VALUES)).attributes == TEXT
+    assert _fast_encoder()(VALUES) == TEXT
+    monkeypatch.setattr(json.encoder, "c_make_encoder", None)  # as in a Python without it
+    assert _fast_encoder()(VALUES) == TEXT
+
+
+async def test_a_deleted_rollout_takes_the_spans_of_all_its_attempts_along(local: LocalStore) -> None:
+    first = await local.start_rollout("x", rollout_id="r")
+    second = await local.start_attempt("r")
+    await local.add_many_spans([make_span(first.attempt, n) for n in (2, 1)])
+    await local.add_many_spans([make_span(second.attempt, n) for n in (3, 1, 2)])
+    read = await local.query_spans("r")
+    assert [(span.attempt_id == second.attempt.attempt_id, span.sequence_id) for span in read] == [
+        (False, 1),
+        (False, 2),
+        (True, 1),
+        (True, 2),
+        (True, 3),
+    ]
+    assert (await local.statistics())["spans"] == 5
+    await local.update_rollout("r", status="cancelled")
+    await local.delete_rollouts(["r"])
+    statistics = await local.statistics()
+    assert (statistics["spans"], statistics["total_span_bytes"]) == (0, 0)
