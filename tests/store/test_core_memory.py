@@ -36,9 +36,7 @@ async def test_a_feed_without_a_journal_holds_so_many_changes_and_refuses_older_
         kept = await store.get_changes("2")
         assert [change.cursor for change in kept] == ["3", "4", "5", "6"]
         assert [change.cursor for change in await store.get_changes("5")] == ["6"]
-        with pytest.raises(
-            InvalidValue, match="cursor is '1', but the feed is kept from '2' on"
-        ):
+        with pytest.raises(InvalidValue, match="cursor is '1', but the feed is kept from '2' on"):
             await store.get_changes("1")
         with pytest.raises(InvalidValue, match="cursor is '0', but"):
             await store.get_changes()
