@@ -24,6 +24,7 @@ from raybolt.env.stepper import Action, Prompt, RunStepper
 from raybolt.env.task import Task
 from raybolt.store.base import Latest, LightningStore
 from raybolt.store.errors import InvalidValue
+from raybolt.store.patience import ROOM_SECONDS
 from raybolt.store.types import AttemptedRollout
 
 Answerer: TypeAlias = "Callable[[Prompt], Action | Awaitable[Action]]"
@@ -68,8 +69,8 @@ async def fork(
     """
     recording = await read_recording(store, rollout_id, attempt_id, task)
     _check_call(recording, k)
-    if n < 1:
-        raise InvalidValue(f"n is {n}; give 1 or more")
+    if type(n) is not int or n < 1:
+        raise InvalidValue(f"n is {n!r}; give 1 or more")
     parent = recording.rollout
     group_id = group_id or f"fork-{rollout_id}-{k}-{secrets.token_hex(3)}"
     await store.declare_group(group_id, n, task_id=parent.task_id)
@@ -107,21 +108,33 @@ async def _continue(
 ) -> tuple[str, str | None, bool]:
     """One continuation: its rollout id, its error if it failed, and whether it diverged before call k."""
     diverged: str | None = None
+    cancelled: asyncio.CancelledError | None = None
     try:
         await at.start()
         assert at.stepper is not None
         await _go_on(at, at.stepper, answer, k)
     except ReplayDiverged as error:
         diverged = str(error)
+    except asyncio.CancelledError as error:  # its rollout has to end all the same, or its group never does
+        cancelled = error
     finally:
         await at.close()
     trajectory = at.run.trajectory
     summary = summary_of(trajectory)
     if diverged is not None:
         summary |= {"error": diverged, "origin": "agent"}
+    if cancelled is not None:
+        summary |= {"error": "the fork was cancelled", "origin": "raybolt"}
     outcome = await report(
-        store, started.rollout_id, started.attempt.attempt_id, at.run.recorder.drain(), summary
+        store,
+        started.rollout_id,
+        started.attempt.attempt_id,
+        at.run.recorder.drain(),
+        summary,
+        limit_seconds=ROOM_SECONDS if cancelled is None else 0,
     )
+    if cancelled is not None:
+        raise cancelled
     return started.rollout_id, outcome.get("error"), diverged is not None
 
 
@@ -154,12 +167,13 @@ def _check_call(recording: Recording, k: int) -> None:
     mine = [call.index for call in recording.calls if call.by_policy]
     if recording.stopped_at_the_policy:
         mine.append(num_calls)
-    if k in mine:
+    if type(k) is int and k in mine:
         return
     known = ", ".join(map(str, mine)) or "none"
-    what = "was answered by the agent's own model" if 0 <= k < num_calls else "is none of its calls"
+    others = type(k) is int and 0 <= k < num_calls
+    what = "was answered by the agent's own model" if others else "is none of its calls"
     raise InvalidValue(
-        f"k is {k}, which in rollout {recording.rollout.rollout_id!r} {what}; it has {num_calls} answered "
+        f"k is {k!r}, which in rollout {recording.rollout.rollout_id!r} {what}; it has {num_calls} answered "
         f"calls, from 0 on, and those to fork at are: {known}"
     )
 

@@ -77,8 +77,11 @@ async def re_reward(
     At most `concurrency` reward functions run at once, plain ones in threads.
 
     Raises:
+        InvalidValue: `concurrency` is below 1.
         StoreError: somebody else wrote rewards of the same version meanwhile; call it again.
     """
+    if type(concurrency) is not int or concurrency < 1:
+        raise InvalidValue(f"concurrency is {concurrency!r}; give 1 or more")
     known = {task.task_id: task for task in tasks}
     stored = [
         found

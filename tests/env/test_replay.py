@@ -260,6 +260,42 @@ async def test_an_answerer_that_fails_fails_its_continuation_alone(codec):
     assert list(made.errors.values()) == ["OSError: engine gone"]
 
 
+async def test_a_fork_that_is_cancelled_ends_its_rollouts_and_keeps_what_they_did(codec):
+    function, _ = team()
+    asked = asyncio.Event()
+
+    async def never(prompt):
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with LocalStore(None) as store:
+        rollout_id = await record(store, function, codec)
+        going_on = asyncio.ensure_future(
+            fork(Agent(function), store, rollout_id, 2, 2, answer=never, codec=codec)
+        )
+        await asked.wait()
+        going_on.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await going_on
+        (group,) = await store.query_groups()
+        forks = await store.query_rollouts(group_id_in=[group.group_id])
+        assert (group.status, group.num_ended, group.num_succeeded) == ("complete", 2, 0)
+        for each in forks:
+            assert (each.status, each.attempt.metadata["origin"]) == ("failed", "raybolt")
+            assert each.attempt.metadata["error"] == "the fork was cancelled"
+            assert len((await trajectory(store, each.rollout_id)).calls) == 2
+
+
+@pytest.mark.parametrize(("k", "n"), [("2", 1), (None, 1), (True, 1), (2, "1"), (2, None), (2, 1.0)])
+async def test_what_is_no_number_of_a_call_or_of_forks_is_refused(codec, k, n):
+    function, _ = team()
+    async with LocalStore(None) as store:
+        rollout_id = await record(store, function, codec)
+        with pytest.raises(InvalidValue, match=r"k is|n is"):
+            await fork(Agent(function), store, rollout_id, k, n, answer=lambda prompt: say("x"), codec=codec)
+        assert len(await store.query_rollouts()) == 1
+
+
 async def test_another_models_codec_is_noticed(codec, make_codec, templates):
     function, _ = team()
     async with LocalStore(None) as store:

@@ -253,6 +253,13 @@ async def test_tasks_stand_in_for_what_the_store_kept_of_them():
         assert list(made.rewards.values()) == [9.0]
 
 
+@pytest.mark.parametrize("concurrency", [0, -1, "8", None, 1.5])
+async def test_reward_functions_cannot_run_none_at_a_time(concurrency):
+    async with LocalStore() as store:
+        with pytest.raises(InvalidValue, match=r"concurrency is .*; give 1 or more"):
+            await re_reward(store, lambda task, result, trajectory: 1.0, concurrency=concurrency)
+
+
 async def test_two_that_write_the_same_version_at_once_are_told():
     async with LocalStore(None) as store:
         await store_run(store, agent(1))
