@@ -44,8 +44,9 @@ class GroupBook:
 
     def restore(self, groups: Iterable[Group], rollouts: Iterable[Rollout]) -> None:
         """Starts from what a journal holds."""
+        now = self._clock()
         for group in groups:
-            self._entries[group.group_id] = _Entry(group)
+            self._entries[group.group_id] = _Entry(_leased_from(group, now))
             self.leases.note(group.group_id)
         for entry in sorted(self._entries.values(), key=lambda entry: entry.group.complete_time or 0.0):
             self._index(entry.group)
@@ -246,3 +247,11 @@ class GroupBook:
             assert group.taken_by is not None
             self._taken_by.setdefault(group.taken_by, {})[group.group_id] = None
             self._entries[group.group_id].claims.add(group.taken_by)
+
+
+def _leased_from(group: Group, now: float) -> Group:
+    """The group; of a lease given before the clock was set back, as long as it can have been, from now on."""
+    completed, end = group.complete_time, group.lease_end
+    if completed is None or end is None or completed <= now:
+        return group
+    return replace(group, lease_end=now + (end - completed))

@@ -222,6 +222,23 @@ def test_a_lease_that_ran_out_while_the_store_was_closed_ends_at_once() -> None:
     assert (restored.status, restored.taken_by, restored.complete_time) == ("complete", None, 60.0)
 
 
+def test_a_lease_from_a_clock_that_was_set_back_ends_after_its_own_time() -> None:
+    group = Group(
+        group_id="g",
+        num_rollouts=1,
+        num_ended=1,
+        status="taken",
+        taken_by="c",
+        complete_time=90_000.0,
+        lease_end=90_070.0,
+        create_time=1.0,
+    )
+    core = make_core(FakeClock(1000.0), Snapshot(groups=[group]))
+    assert core.next_deadline() == 1070.0
+    later = make_core(FakeClock(90_010.0), Snapshot(groups=[group]))
+    assert later.next_deadline() == 90_070.0
+
+
 def test_complete_groups_are_handed_out_by_completion_also_after_a_restart() -> None:
     groups = [
         Group(group_id=id, num_rollouts=1, num_ended=1, status="complete", complete_time=when)
