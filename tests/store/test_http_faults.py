@@ -32,49 +32,56 @@ def free_port() -> int:
         return port
 
 
-async def write(url: str, client: int, over: asyncio.Event) -> tuple[str, list[str]]:
-    """Adds spans until it is over; returns the rollout's id and those of the spans that were acknowledged."""
-    acknowledged: list[str] = []
+async def write(url: str, rollout_id: str, acknowledged: list[str], over: asyncio.Event) -> None:
+    """Adds spans until it is over; notes the ids of those that were acknowledged."""
     async with HttpStore(url) as store:
-        started = await store.start_rollout("x", rollout_id=f"r{client}")
+        started = await store.start_rollout("x", rollout_id=rollout_id)
         number = 0
         while not over.is_set():
             spans = [make_call_span(started.attempt, number + i) for i in range(5)]
             number += 5
             await store.add_many_spans(spans)
             acknowledged += [span.span_id for span in spans]
-    return started.rollout_id, acknowledged
+
+
+async def all_go_on(acknowledged: dict[str, list[str]], writers: list[asyncio.Task[None]]) -> None:
+    """Returns when every client has had something acknowledged since now."""
+    before = {rollout_id: len(ids) for rollout_id, ids in acknowledged.items()}
+    while any(len(ids) == before[rollout_id] for rollout_id, ids in acknowledged.items()):
+        assert not any(writer.done() for writer in writers)
+        await asyncio.sleep(0.01)
 
 
 async def test_spans_that_a_killed_server_acknowledged_are_there_once(tmp_path: Path) -> None:
     port = free_port()
     server = await asyncio.to_thread(start_server, tmp_path, port)
     over = asyncio.Event()
+    written: dict[str, list[str]] = {f"r{client}": [] for client in range(NUM_CLIENTS)}
     writers = [
-        asyncio.create_task(write(f"http://127.0.0.1:{port}", client, over)) for client in range(NUM_CLIENTS)
+        asyncio.create_task(write(f"http://127.0.0.1:{port}", rollout_id, acknowledged, over))
+        for rollout_id, acknowledged in written.items()
     ]
     try:
         for _ in range(NUM_KILLS):
-            await asyncio.sleep(0.7)
+            await all_go_on(written, writers)
             server.kill()
             server.communicate()
             server = await asyncio.to_thread(start_server, tmp_path, port)
-        await asyncio.sleep(0.5)
+        await all_go_on(written, writers)
         over.set()
-        written = await asyncio.gather(*writers)
+        await asyncio.gather(*writers)
     finally:
         server.send_signal(signal.SIGTERM)
         remaining, _ = server.communicate(timeout=60)
     assert (server.returncode, remaining) == (0, "stopped\n")
     async with LocalStore(tmp_path, keep_in_flight=True) as store:
-        for rollout_id, acknowledged in written:
-            kept = [span.span_id for span in await store.query_spans(rollout_id)]
-            assert len(acknowledged) > 5 * NUM_KILLS
-            assert sorted(kept) == sorted(acknowledged)
+        for rollout_id, acknowledged in written.items():
+            assert [span.span_id for span in await store.query_spans(rollout_id)] == acknowledged
+            assert len(acknowledged) >= 5 * (NUM_KILLS + 1)
         rollouts = await store.query_rollouts()
         # The clients lived on, so nothing of theirs was given up.
         assert [rollout.status for rollout in rollouts] == ["running"] * NUM_CLIENTS
-        assert (await store.statistics())["spans"] == sum(len(ids) for _, ids in written)
+        assert (await store.statistics())["spans"] == sum(map(len, written.values()))
 
 
 async def test_a_second_server_of_the_same_folder_is_refused(tmp_path: Path) -> None:
