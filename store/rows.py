@@ -86,19 +86,23 @@ def unpack_span(row: SpanRow) -> Span:
 
 def unpack_spans(rows: Sequence[SpanRow]) -> list[Span]:
     """Returns the spans of rows: arrays are read-only views of the rows' bytes, all else is a span's own."""
-    spans = []
+    spans: list[Span] = []
     for start in range(0, len(rows), _DECODED_TOGETHER):
         some = rows[start : start + _DECODED_TOGETHER]
         texts = list({row.layout: None for row in some})  # each once: many have no arrays, or like ones
-        layouts = dict(zip(texts, _decode_each(texts), strict=True))
-        for row, attributes in zip(some, _decode_each([row.attributes for row in some]), strict=True):
-            arrays, offset = row.arrays, 0
-            for name, dtype_name, length in layouts[row.layout]:
-                dtype, item_bytes = _DTYPES[dtype_name]
+        places = dict(zip(texts, map(_places, _decode_each(texts)), strict=True))
+        decoded = _decode_each([row.attributes for row in some])
+        for row, attributes in zip(some, decoded, strict=True):
+            arrays = row.arrays
+            for name, dtype, length, offset in places[row.layout]:
                 attributes[name] = np.frombuffer(arrays, dtype, length, offset)
-                offset += length * item_bytes
-            spans.append(make_span(row, attributes))
+        spans += _make_spans(some, decoded)
     return spans
+
+
+def make_span(row: SpanRow, attributes: dict[str, Any]) -> Span:
+    """Returns the span with the row's plain fields and the given attributes."""
+    return _make_spans([row], [attributes])[0]
 
 
 class _UnfrozenSpan:
@@ -107,39 +111,48 @@ class _UnfrozenSpan:
     __slots__ = Span.__slots__
 
 
-def make_span(row: SpanRow, attributes: dict[str, Any]) -> Span:
-    """Returns the span with the row's plain fields and the given attributes."""
-    span: Any = _UnfrozenSpan()  # a frozen one's fields are set by calls, which take seven times as long
-    (
-        span.rollout_id,
-        span.attempt_id,
-        span.sequence_id,
-        span.trace_id,
-        span.span_id,
-        span.parent_id,
-        span.name,
-        span.start_time,
-        span.end_time,
-        span.status,
-        span.status_message,
-    ) = row[:11]
-    span.attributes = attributes
-    events = row.events
-    span.events = () if events == "[]" else tuple([SpanEvent(*event) for event in json.loads(events)])
-    span.__class__ = Span
-    made: Span = span
-    return made
+def _make_spans(rows: Sequence[SpanRow], attributes: Sequence[dict[str, Any]]) -> list[Span]:
+    spans = []
+    for row, own in zip(rows, attributes, strict=True):
+        span: Any = _UnfrozenSpan()  # a frozen one's fields are set by calls, which take seven times as long
+        (
+            span.rollout_id,
+            span.attempt_id,
+            span.sequence_id,
+            span.trace_id,
+            span.span_id,
+            span.parent_id,
+            span.name,
+            span.start_time,
+            span.end_time,
+            span.status,
+            span.status_message,
+        ) = row[:11]
+        span.attributes = own
+        events = row.events
+        span.events = () if events == "[]" else tuple([SpanEvent(*event) for event in json.loads(events)])
+        span.__class__ = Span
+        spans.append(span)
+    return spans
 
 
 def iter_arrays(row: SpanRow) -> Iterable[tuple[str, str, npt.NDArray[Any]]]:
     """Yields the row's array attributes as (name, dtype name, read-only 1-D view)."""
     if row.layout == "[]":
         return
+    for name, dtype, length, offset in _places(_decode(row.layout)[0]):
+        yield name, _DTYPE_NAMES[dtype], np.frombuffer(row.arrays, dtype, length, offset)
+
+
+def _places(layout: list[tuple[str, str, int]]) -> list[tuple[str, np.dtype[Any], int, int]]:
+    """Where a layout's arrays are among a row's bytes: name, dtype, length and offset of each."""
+    places = []
     offset = 0
-    for name, dtype, length in _decode(row.layout)[0]:
-        array = np.frombuffer(row.arrays, _DTYPES[dtype][0], length, offset)
-        offset += array.nbytes
-        yield name, dtype, array
+    for name, dtype_name, length in layout:
+        dtype, item_bytes = _DTYPES[dtype_name]
+        places.append((name, dtype, length, offset))
+        offset += length * item_bytes
+    return places
 
 
 def _decode_each(texts: list[str]) -> list[Any]:
