@@ -1,15 +1,17 @@
 """One event loop's way to a store's server: its connections, and the requests under way on them."""
 
 import asyncio
+import itertools
 import os
 import ssl
 import uuid
-from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import IO, Any, TypeVar
+from typing import IO, NamedTuple
 
 import aiohttp
+from aiohttp import hdrs
 from yarl import URL
 
 from .errors import StoreError
@@ -20,7 +22,6 @@ from .rows import SpanRow
 from .span_mailbox import SpanMailbox
 from .wire import Missing, load
 
-T = TypeVar("T")
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
 _SILENCE_SECONDS = 90.0
 """How long a server may say nothing; it answers requests that wait much sooner."""
@@ -48,8 +49,7 @@ class Endpoint:
     retry_seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What the server said."""
 
     body: bytes
@@ -61,16 +61,18 @@ class Answer:
 class HttpLine:
     """Sends requests, again and again for ``retry_seconds`` while there is no connection.
 
-    Make it, open it and await its methods on one event loop; ``close`` and ``discard`` belong to any.
+    Make it and await its methods on one event loop; ``close`` and ``discard`` belong to any.
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
+        """Belongs to the running event loop, which ends it before itself."""
         self.ended = False
         self.spans = SpanMailbox(self._add_rows)
         self.loop = asyncio.get_running_loop()
         self._endpoint = endpoint
         self._pid = os.getpid()
-        self._under_way: set[asyncio.Timeout] = set()
+        self._under_way: set[_UnderWay] = set()
+        self._names = map(f"{uuid.uuid4().hex}-{{}}".format, itertools.count())
         self._ending: asyncio.Task[None] | None = None
         headers = {"Accept-Encoding": "gzip" if endpoint.compress else "identity"}
         if endpoint.token is not None:
@@ -82,10 +84,8 @@ class HttpLine:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=_SILENCE_SECONDS),
         )
         self._until_the_end = _until_the_loop_ends(self)
-
-    async def open(self) -> None:
-        """Sees to it that the event loop ends the line before it ends itself."""
-        await anext(self._until_the_end)
+        with suppress(StopIteration):  # it waits for nothing
+            anext(self._until_the_end).send(None)
 
     async def send(
         self,
@@ -103,13 +103,14 @@ class HttpLine:
         """
         headers = {} if accept is None else {"Accept": accept}
         if named:
-            headers[REPEAT_HEADER] = uuid.uuid4().hex
+            headers[REPEAT_HEADER] = next(self._names)
         if body is not None:
             headers["Content-Type"] = media_type
             if self._endpoint.compress:
                 headers["Content-Encoding"] = "gzip"
                 body = await _zipped(body)
-        return await self._until_ended(self._answer(method, path, body, headers))
+        with _UnderWay(self._under_way, self._endpoint.url):
+            return await self._answer(method, path, body, headers)
 
     async def download(self, path: str, file: IO[bytes], on_bytes: Callable[[int], None]) -> None:
         """Writes an answer to a file while it comes, saying how many bytes there are; asks only once.
@@ -118,7 +119,8 @@ class HttpLine:
         """
         if self.ended:
             raise closed(self._endpoint.url)
-        await self._until_ended(self._write(path, file, on_bytes))
+        with _UnderWay(self._under_way, self._endpoint.url):
+            await self._write(path, file, on_bytes)
 
     async def close(self) -> None:
         """Ends the line on its own event loop; another one that is busy does so later, without a wait."""
@@ -164,7 +166,7 @@ class HttpLine:
             return
         self.ended = True
         for request in self._under_way:
-            request.reschedule(0.0)
+            request.cut()
         await self._connector.close()  # by which the session is closed, too
         await self.spans.stopped()
 
@@ -178,18 +180,6 @@ class HttpLine:
 
     def _is_at_work(self) -> bool:
         return self._pid == os.getpid() and self.loop.is_running()
-
-    async def _until_ended(self, request: Coroutine[Any, Any, T]) -> T:
-        """Returns what the request does; StoreError as soon as the line has ended."""
-        try:
-            async with asyncio.timeout(None) as limit:  # which is over when the line ends
-                self._under_way.add(limit)
-                try:
-                    return await request
-                finally:
-                    self._under_way.discard(limit)
-        except TimeoutError:
-            raise closed(self._endpoint.url) from None
 
     async def _answer(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
         deadline = self.loop.time() + self._endpoint.retry_seconds
@@ -218,7 +208,8 @@ class HttpLine:
             method, url, data=body, headers=headers, allow_redirects=False
         ) as response:
             content = await response.read()
-            status, media_type = response.status, response.content_type
+            status, header = response.status, response.headers.get(hdrs.CONTENT_TYPE, "")
+        media_type = header.partition(";")[0].strip().lower()
         if status == 200 and media_type in _OURS:
             return Answer(content, media_type, missing=False)
         error = refusal(str(url), status, content)
@@ -248,8 +239,40 @@ class HttpLine:
     async def _add_rows(self, rows: list[SpanRow]) -> list[int]:
         route = BY_OPERATION["add_rows"]
         answer = await self.send(route.method, route.path, pack_rows(rows), media_type=ROWS_TYPE, named=True)
+        if answer.body == b"[]":  # as nearly always
+            return []
         repeated: list[int] = load(answer.body, "the answer")
         return repeated
+
+
+class _UnderWay:
+    """A request that can be cut: its caller then gets StoreError, as if it had timed out."""
+
+    __slots__ = ("_all", "_is_cut", "_num_cancelled", "_task", "_url")
+
+    def __init__(self, all: "set[_UnderWay]", url: str) -> None:
+        self._all = all
+        self._url = url
+        self._is_cut = False
+
+    def cut(self) -> None:
+        self._is_cut = True
+        self._task.cancel()
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._num_cancelled = task.cancelling()
+        self._all.add(self)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._all.discard(self)
+        if not self._is_cut:
+            return
+        others_too = self._task.uncancel() > self._num_cancelled
+        if kind is asyncio.CancelledError and not others_too:
+            raise closed(self._url) from None
 
 
 def closed(url: str) -> StoreError:

@@ -26,10 +26,10 @@ class HttpLink:
         self._closed = False
         finalize(self, _discard, self._lines)  # also before the interpreter ends
 
-    async def line(self) -> HttpLine:
+    def line(self) -> HttpLine:
         """Returns the line of the running event loop; StoreError when the link is closed."""
         line = self._lines.get(asyncio.get_running_loop())
-        return line if line is not None and not line.ended else await self._new_line()
+        return line if line is not None and not line.ended else self._new_line()
 
     async def close(self) -> None:
         """Ends the lines of all event loops; closing twice does nothing."""
@@ -38,15 +38,14 @@ class HttpLink:
             lines = list(self._lines.values())
         await asyncio.gather(*(line.close() for line in lines))
 
-    async def _new_line(self) -> HttpLine:
+    def _new_line(self) -> HttpLine:
         with self._lock:
             if self._closed:
                 raise closed(self._endpoint.url)
             _discard({loop: self._lines.pop(loop) for loop in list(self._lines) if loop.is_closed()})
             line = HttpLine(self._endpoint)
             self._lines[line.loop] = line
-        await line.open()
-        return line
+            return line
 
 
 def checked_url(url: str) -> str:

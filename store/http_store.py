@@ -128,7 +128,7 @@ class HttpStore(StoreClient):
         return self
 
     async def _reach(self, operation: str, arguments: dict[str, Any]) -> Any:
-        spans = (await self._link.line()).spans
+        spans = self._link.line().spans
         if operation == "add_rows":
             return await spans.add(arguments["rows"])
         await spans.sent()  # so that an outcome never overtakes the spans that led to it
@@ -193,7 +193,7 @@ class HttpStore(StoreClient):
         return self._decoded(route, content["items"]), content["next_offset"]
 
     async def _send(self, route: Route, arguments: Mapping[str, Any]) -> Answer:
-        line = await self._link.line()
+        line = self._link.line()
         path, others = _with_path(route, arguments)
         accept = ROWS_TYPE if route.operation == "rows" else None
         named = route.method != "GET" and not route.waits
@@ -206,10 +206,10 @@ class HttpStore(StoreClient):
         return await line.send(route.method, path, dump(given), accept=accept, named=named)
 
     async def _ask_for_capabilities(self) -> Answer:
-        return await (await self._link.line()).send("GET", CAPABILITIES_PATH)
+        return await self._link.line().send("GET", CAPABILITIES_PATH)
 
     async def _download(self, file: IO[bytes], on_bytes: Callable[[int], None]) -> None:
-        await (await self._link.line()).download(EXPORT_PATH, file, on_bytes)
+        await self._link.line().download(EXPORT_PATH, file, on_bytes)
 
     def _decoded(self, route: Route, answer: Any) -> Any:
         if route.gives is None:

@@ -46,11 +46,13 @@ class SpanMailbox:
         try:
             await asyncio.sleep(0)  # for what else is added at this time
             if len(self._waiting) == 1:
-                await self._send_some(self._waiting[:1])
+                answer.set_result(await self._send_parts(rows))
         except asyncio.CancelledError:
             answer.cancel()  # nobody waits for it
             self._go_on()
             raise
+        except Exception as error:
+            answer.set_exception(error)
         if answer.done():
             del self._waiting[0]
         self._go_on()

@@ -26,10 +26,11 @@ def server() -> Iterator[StoreServer]:
 
 
 class Silent:
-    """A server that hears requests and never answers."""
+    """A server that hears requests and never answers them, or breaks off."""
 
-    num_heard = 0
-    num_open = 0
+    def __init__(self, *, breaks_off: bool = False) -> None:
+        self.num_heard = self.num_open = 0
+        self._breaks_off = breaks_off
 
     async def __aenter__(self) -> "Silent":
         self._server = await asyncio.start_server(self._hear, "127.0.0.1", 0)
@@ -43,7 +44,8 @@ class Silent:
         self.num_open += 1
         await reader.readline()
         self.num_heard += 1
-        await reader.read()  # until the client goes away
+        if not self._breaks_off:
+            await reader.read()  # until the client goes away
         self.num_open -= 1
         writer.close()
 
@@ -153,6 +155,8 @@ def test_a_store_that_nobody_closed_ends_with_the_interpreter_and_says_nothing(
 
 def test_a_fork_leaves_its_parents_connections_alone(server: StoreServer) -> None:
     code = """
+from raybolt.store import http_line
+http_line._ELSEWHERE_SECONDS = None  # what waits for a loop of the other process, waits for ever
 async def main():
     global store
     await store.enqueue_rollout("parent")
@@ -205,19 +209,47 @@ async def test_closing_from_another_loop_ends_calls_at_once_and_connections(serv
         await until(lambda: silent.num_open == 0)
 
 
-async def test_closing_ends_calls_that_look_for_their_server_and_spans_that_wait() -> None:
-    store = HttpStore(AWAY, retry_seconds=3600)
-    async with LocalStore() as local:
+async def test_closing_ends_calls_that_wait_for_their_server_and_spans_that_wait_for_those(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(http_line, "_FIRST_PAUSE_SECONDS", 3600.0)
+    async with LocalStore() as local, Silent(breaks_off=True) as silent:
         attempt = (await local.start_rollout("x")).attempt
-    adding = [asyncio.create_task(store.add_span(make_call_span(attempt, i))) for i in range(3)]
-    asking = asyncio.create_task(store.statistics())
-    await asyncio.sleep(0.3)  # in which it has tried more than once
-    adding.append(asyncio.create_task(store.add_span(make_call_span(attempt, 3))))
-    await asyncio.sleep(0)
-    await store.close()
-    for call in (*adding, asking):
+        store = HttpStore(silent.url, retry_seconds=10**6)
+        adding = [asyncio.create_task(store.add_span(make_call_span(attempt, 0)))]
+        asking = asyncio.create_task(store.enqueue_rollout("x"))
+        await until(lambda: silent.num_heard == 1)
+        adding += [asyncio.create_task(store.add_span(make_call_span(attempt, i))) for i in (1, 2)]
+        await asyncio.sleep(0)
+        await store.close()
+        async with asyncio.timeout(60):
+            for call in (*adding, asking):
+                with pytest.raises(StoreError, match=CLOSED):
+                    await call
+
+
+async def test_closing_is_told_from_being_cancelled() -> None:
+    async with Silent() as silent:
+        store = HttpStore(silent.url)
+
+        async def clean_up() -> None:
+            try:
+                await store.statistics()
+            finally:  # by a task that was cancelled once already
+                await store.compact()
+
+        cleaning, cancelled = asyncio.create_task(clean_up()), asyncio.create_task(store.statistics())
+        await until(lambda: silent.num_heard == 2)
+        cleaning.cancel()
+        await until(lambda: silent.num_heard == 3)
+        closing = asyncio.create_task(store.close())
+        await asyncio.sleep(0)
+        cancelled.cancel()
+        await closing
         with pytest.raises(StoreError, match=CLOSED):
-            await call
+            await cleaning
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled
 
 
 async def test_closing_does_not_wait_for_a_loop_that_is_busy(
