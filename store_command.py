@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from raybolt import console, store_look, store_move
+from raybolt.store.errors import InvalidValue
 from raybolt.store_source import RAY_SCHEME, checked_folder, connected
 
 if TYPE_CHECKING:
     from raybolt.store.client import StoreClient
 
+DAY_SECONDS = 86_400
 store = typer.Typer(
     no_args_is_help=True,
     help="Look at a store, move it, serve it. STORE is a folder, http://HOST:PORT, or ray://NAME.",
@@ -41,6 +43,9 @@ def serve(
     cert: Annotated[Path | None, typer.Option(help="Certificate (PEM), for TLS.")] = None,
     key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
     max_body_mb: Annotated[int, typer.Option(help="Largest request, in MB.")] = 64,
+    retention_days: Annotated[
+        float | None, typer.Option(help="Delete rollouts that ended longer ago; for a folder.")
+    ] = None,
 ) -> None:
     """Serve a store over HTTP, until Ctrl-C: for HttpStore, curl and OpenTelemetry exporters.
 
@@ -51,9 +56,15 @@ def serve(
 
     served: StoreClient
     if where.startswith(RAY_SCHEME):
+        if retention_days is not None:
+            raise InvalidValue(
+                f"--retention-days is {retention_days:g}, but {where} runs already; give RayStore.create its "
+                "retention_seconds"
+            )
         served = connected(where)
     else:
-        served = LocalStore(checked_folder(where), keep_in_flight=True)
+        retention = None if retention_days is None else retention_days * DAY_SECONDS
+        served = LocalStore(checked_folder(where), keep_in_flight=True, retention_seconds=retention)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, for whoever runs it as a service
     try:
         with start_server(

@@ -1,10 +1,13 @@
 """The time a store goes by, and what makes it act when nobody calls it."""
 
+import logging
 import threading
 import time
 import weakref
 from collections.abc import Callable
 from typing import Any
+
+_log = logging.getLogger(__name__)
 
 
 class SteadyClock:
@@ -68,7 +71,10 @@ class Ticker:
             tick = self._tick()
             if tick is None:
                 return
-            tick()
+            try:
+                tick()
+            except Exception:  # whatever it was, all else that has its time goes on
+                _log.exception("What a store had to do at its time failed")
 
     def _wait(self) -> bool:
         """Waits for the time that was told; False when it is over."""

@@ -14,8 +14,9 @@ import ray
 from ray.actor import ActorHandle
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from .arguments import age
 from .client import StoreClient
-from .errors import InvalidValue, StoreError
+from .errors import StoreError
 from .layout import checked_folder, shard_folders
 from .room import RESERVE_BYTES
 from .router import ShardRouter
@@ -51,25 +52,31 @@ class RayStore(StoreClient):
         name: str = "store",
         num_shards: int | None = None,
         reserve_bytes: int = RESERVE_BYTES,
+        retention_seconds: float | None = None,
     ) -> "RayStore":
         """Returns the store of this name with the given folder (None: memory), started if need be.
 
         Its shards run on this node, where the folder is, and outlive this driver (``destroy`` ends them).
         More than one spread what many runners report at once over as many processes; a folder keeps the
         number it was made with, which is 1 unless given. Spans raise StoreFull while the folder's disk has
-        less than the reserve free; a store that runs already keeps the reserve it was started with.
+        less than the reserve free. With a retention, rollouts that ended longer ago are deleted (see
+        ``prune``), once a minute. A store that runs already keeps the reserve and retention of its start.
 
         Raises StoreError if a store of this name keeps another folder, or if the folder cannot be opened;
         InvalidValue if it holds another number of shards.
         """
+        if num_shards is not None:
+            num_shards = checked_count(num_shards, "num_shards", least=1)
         folder = checked_folder(path) if path is not None else None
         reserve_bytes = checked_count(reserve_bytes, "reserve_bytes")
+        if retention_seconds is not None:
+            retention_seconds = age(retention_seconds, "retention_seconds")
         own_folders: Sequence[Path | None] = (
-            [None] * _checked_number(num_shards) if folder is None else shard_folders(folder, num_shards)
+            [None] * (num_shards or 1) if folder is None else shard_folders(folder, num_shards)
         )
         shards: list[ActorHandle] = []
         for index, own_folder in enumerate(own_folders):
-            arguments = (folder, own_folder, len(own_folders), reserve_bytes)
+            arguments = (folder, own_folder, len(own_folders), reserve_bytes, retention_seconds)
             shards.append(_started(name, index, arguments))
             state: ShardState = ray.get(shards[-1].state.remote())
             if state.failure is not None:
@@ -176,9 +183,3 @@ def _running() -> list[str]:
 
 def _actor_name(name: str, index: int) -> str:
     return f"raybolt-{name}" if index == 0 else f"raybolt-{name}-shard-{index}"
-
-
-def _checked_number(num_shards: int | None) -> int:
-    if num_shards is not None and num_shards < 1:
-        raise InvalidValue(f"num_shards is {num_shards}; give 1 or more")
-    return num_shards or 1

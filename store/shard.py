@@ -151,7 +151,12 @@ class Shard:
     """The actor. Asynchronous, so that calls which wait (for rollouts, for the journal) hold up no other."""
 
     def __init__(
-        self, store_folder: Path | None, own_folder: Path | None, num_shards: int, reserve_bytes: int
+        self,
+        store_folder: Path | None,
+        own_folder: Path | None,
+        num_shards: int,
+        reserve_bytes: int,
+        retention_seconds: float | None,
     ) -> None:
         # Nearly all that a shard makes either lives long or is gone at once, and hardly any of it in cycles;
         # Python's own thresholds look for those ten times as often, for a tenth of the shard's CPU time.
@@ -161,7 +166,13 @@ class Shard:
         try:
             # After a restart the runners are still at work, and go on with their attempts.
             room = Room(own_folder, reserve_bytes) if own_folder is not None else None
-            self._keeper = Keeper(own_folder, publish=_put_table, keep_in_flight=restarted, room=room)
+            self._keeper = Keeper(
+                own_folder,
+                publish=_put_table,
+                keep_in_flight=restarted,
+                room=room,
+                retention_seconds=retention_seconds,
+            )
         except RayboltError as error:
             failure = error  # raised here, Ray would report it as the actor's death
         self._state = ShardState(store_folder, num_shards, failure)

@@ -40,6 +40,26 @@ def test_the_quickest_of_several_readings_sets_the_clock(monkeypatch: pytest.Mon
         assert steady() == 1050.0
 
 
+def test_a_tick_that_fails_is_logged_and_the_next_one_comes(caplog: pytest.LogCaptureFixture) -> None:
+    class Failing:
+        def __init__(self) -> None:
+            self.ticked = threading.Event()
+            self.ticker = Ticker(self.tick, time.monotonic)
+
+        def tick(self) -> None:
+            self.ticked.set()
+            raise OSError("the disk is gone")
+
+    failing = Failing()
+    for _ in range(2):
+        failing.ticked.clear()
+        failing.ticker.wake_at(time.monotonic())
+        assert failing.ticked.wait(60)
+    failing.ticker.close()
+    assert "What a store had to do at its time failed" in caplog.text
+    assert "OSError: the disk is gone" in caplog.text
+
+
 def test_closing_a_ticker_waits_for_the_tick_that_is_under_way() -> None:
     ticked = Ticked()
     ticked.ticker.wake_at(time.monotonic())
