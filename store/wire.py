@@ -94,12 +94,17 @@ def checked_text(value: Any, field: str) -> str:
 
 
 def _fields_of(value: Any) -> dict[str, Any]:
-    if isinstance(value, GroupHandle):  # its block has an address of its own
-        return {each.name: getattr(value, each.name) for each in fields(value) if each.name != "ref"}
-    if not is_dataclass(value):
-        raise TypeError(f"{type(value).__name__} does not travel")
-    found = {each.name: getattr(value, each.name) for each in fields(value)}
-    return {name: each for name, each in found.items() if each is not UNSET}
+    kind = type(value)
+    if not is_dataclass(kind):
+        raise TypeError(f"{kind.__name__} does not travel")
+    given = ((name, getattr(value, name)) for name in _travelling(kind))
+    return {name: each for name, each in given if each is not UNSET}
+
+
+@cache
+def _travelling(kind: type[Any]) -> list[str]:
+    """The names of a dataclass's fields, less a handle's block, which has an address of its own."""
+    return [each.name for each in fields(kind) if (kind, each.name) != (GroupHandle, "ref")]
 
 
 # Made once, as `json.loads` and `json.dumps` would for every value.

@@ -24,7 +24,7 @@ from raybolt.store.types import GroupHandle
 from raybolt.store.wire import checked_text, dump
 
 from . import seals
-from .asking import ArgumentReader, answered
+from .asking import ArgumentReader, RowReader, answered
 from .bodies import reply
 from .export import send_export
 from .openapi import docs_page, document
@@ -69,10 +69,11 @@ class _Handlers:
         self._max_body_bytes = max_body_bytes
 
     def handler(self, route: Route) -> Handler:
-        read_arguments = ArgumentReader(route, self._max_body_bytes).read
+        limit = self._max_body_bytes
+        reader = RowReader(limit) if route.operation == "add_rows" else ArgumentReader(route, limit)
 
         async def handle(request: web.Request) -> web.StreamResponse:
-            arguments = await read_arguments(request)
+            arguments = await reader.read(request)
             if route.waits:
                 timeout = arguments["timeout"]
                 arguments["timeout"] = min(MAX_WAIT_SECONDS if timeout is None else timeout, MAX_WAIT_SECONDS)

@@ -9,7 +9,6 @@ from raybolt.store.errors import InvalidValue
 from raybolt.store.paths import id_of_segment
 from raybolt.store.routes import NEEDED, SEARCH, Argument, Route
 from raybolt.store.row_frames import ROWS_TYPE, pack_rows, row_from_fields, span_fields, unpack_rows
-from raybolt.store.rows import SpanRow
 from raybolt.store.values import prepared
 from raybolt.store.wire import Missing, checked_text, decoder, dump, error_fields, load, without_unset
 
@@ -18,18 +17,39 @@ from .bodies import check_media_type, read_body, reply
 JSON_TYPE = "application/json"
 
 
+class RowReader:
+    """Reads the spans of requests that add some."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+
+    async def read(self, request: web.Request) -> dict[str, Any]:
+        """Returns the rows; InvalidValue for what is no span."""
+        kind = check_media_type(request, ROWS_TYPE, JSON_TYPE)
+        body = await read_body(request, self._max_bytes)
+        if kind == ROWS_TYPE:
+            rows, _ = unpack_rows(body, check=True)
+            return {"rows": rows}
+        given = load(body, "the body")
+        if not isinstance(given, dict) or set(given) != {"spans"} or not isinstance(given["spans"], list):
+            raise InvalidValue('the body is not {"spans": [...]}')
+        rows = [row_from_fields(each, f"spans[{index}]") for index, each in enumerate(given["spans"])]
+        return {"rows": rows}
+
+
 class ArgumentReader:
-    """Reads the arguments of one route's requests."""
+    """Reads the arguments of one other route's requests."""
 
     def __init__(self, route: Route, max_bytes: int) -> None:
         self._route = route
         self._max_bytes = max_bytes
         self._others = {name: each for name, each in route.takes.items() if not route.in_path(name)}
+        self._decoders = {
+            name: decoder(without_unset(each.kind), strict=True) for name, each in self._others.items()
+        }
 
     async def read(self, request: web.Request) -> dict[str, Any]:
         """Returns the question's arguments; InvalidValue for what is missing, unknown or of another type."""
-        if self._route.operation == "add_rows":
-            return {"rows": await _read_rows(request, self._max_bytes)}
         in_path = _ids_in(request)
         if request.method == "GET":
             return in_path | self._decoded(_from_query(self._route, self._others, request))
@@ -45,7 +65,25 @@ class ArgumentReader:
         unknown = sorted(given.keys() - self._others.keys())
         if unknown:
             raise InvalidValue(f"{unknown[0]!a} is no argument; {_usage(self._route)}")
-        return {name: _argument(self._route, name, each, given) for name, each in self._others.items()}
+        return {name: self._argument(name, each, given) for name, each in self._others.items()}
+
+    def _argument(self, name: str, argument: Argument, given: Mapping[str, Any]) -> Any:
+        if name not in given:
+            if argument.make is not None:
+                return argument.make()
+            if argument.default is NEEDED:
+                raise InvalidValue(f"{name} is missing; {_usage(self._route)}")
+            return argument.default
+        value = self._decoders[name](given[name], name)
+        if argument.maximum is not None and value > argument.maximum:
+            raise InvalidValue(f"{name} is {value}; over HTTP give {argument.maximum} or less")
+        if argument.kind is int and name == "limit" and self._route.page is None and value < 0:
+            raise InvalidValue(f"{name} is {value}; give 0 or more")
+        if name == "request":
+            return prepared(value)
+        if name == "requests":
+            return [prepared(each) for each in value]
+        return value
 
 
 def answered(route: Route, request: web.Request, answer: Any, next_offset: int | None) -> web.Response:
@@ -70,37 +108,6 @@ def _ids_in(request: web.Request) -> dict[str, str]:
 def _missing(request: web.Request) -> Missing:
     ids = " and ".join(f"{name} {value!r}" for name, value in _ids_in(request).items())
     return Missing(f"there is none with {ids}; /docs lists others to ask for" if ids else "there is none yet")
-
-
-async def _read_rows(request: web.Request, max_bytes: int) -> list[SpanRow]:
-    kind = check_media_type(request, ROWS_TYPE, JSON_TYPE)
-    body = await read_body(request, max_bytes)
-    if kind == ROWS_TYPE:
-        rows, _ = unpack_rows(body, check=True)
-        return rows
-    given = load(body, "the body")
-    if not isinstance(given, dict) or set(given) != {"spans"} or not isinstance(given["spans"], list):
-        raise InvalidValue('the body is not {"spans": [...]}')
-    return [row_from_fields(each, f"spans[{index}]") for index, each in enumerate(given["spans"])]
-
-
-def _argument(route: Route, name: str, argument: Argument, given: Mapping[str, Any]) -> Any:
-    if name not in given:
-        if argument.make is not None:
-            return argument.make()
-        if argument.default is NEEDED:
-            raise InvalidValue(f"{name} is missing; {_usage(route)}")
-        return argument.default
-    value = decoder(without_unset(argument.kind), strict=True)(given[name], name)
-    if argument.maximum is not None and value > argument.maximum:
-        raise InvalidValue(f"{name} is {value}; over HTTP give {argument.maximum} or less")
-    if argument.kind is int and name == "limit" and route.page is None and value < 0:
-        raise InvalidValue(f"{name} is {value}; give 0 or more")
-    if name == "request":
-        return prepared(value)
-    if name == "requests":
-        return [prepared(each) for each in value]
-    return value
 
 
 def _from_query(route: Route, arguments: Mapping[str, Argument], request: web.Request) -> dict[str, Any]:
