@@ -321,9 +321,9 @@ class LightningCore:
             known = self.rollout(rollout_id)
             repeats = rollout_id in named_ids
             named_ids.add(rollout_id)
+            if not resolved:
+                self.resources.check_known(request.resources_id)
             if known is None and not repeats:
-                if not resolved:
-                    self.resources.check_known(request.resources_id)
                 if request.group_id is not None:
                     added[request.group_id] += 1
             elif known is None or repeats or differs(request, known):

@@ -263,7 +263,7 @@ async def resolved_resources(store: LightningStore) -> None:
     await store.add_resources({"p": 1}, resources_id="a")
     await store.add_resources({"p": 2}, resources_id="b")
     expect((await store.enqueue_rollout("x")).resources_id, "b", "resources of an enqueued rollout")
-    expect((await store.enqueue_rollout("x", None, "a")).resources_id, "a", "resources by id")
+    expect((await store.enqueue_rollout("x", None, "a", rollout_id="r")).resources_id, "a", "resources by id")
     await store.update_resources("a", {"p": 3})
     expect((await store.start_rollout("x")).resources_id, "a", "resources of a started rollout")
     num_rollouts = len(await store.query_rollouts())
@@ -271,6 +271,8 @@ async def resolved_resources(store: LightningStore) -> None:
         await store.enqueue_rollout("x", resources_id="nobody")
     with refused(UnknownResources, "'nobody'"):
         await store.start_rollout("x", resources_id="nobody")
+    with refused(UnknownResources, "'nobody'"):
+        await store.enqueue_rollout("x", resources_id="nobody", rollout_id="r")
     with refused(UnknownResources, "'nobody'"):
         await store.enqueue_many_rollouts(
             [EnqueueRolloutRequest(input="x"), EnqueueRolloutRequest(input="x", resources_id="nobody")]
