@@ -263,10 +263,10 @@ class Keeper:
             if self._closed:
                 return
             self._core.expire()
-            if self._retention_seconds is not None and self._clock() >= self._next_prune:
-                self._next_prune = self._clock() + PRUNE_SECONDS
-                self._prune(self._retention_seconds)
             with suppress(StoreError):
+                if self._retention_seconds is not None and self._clock() >= self._next_prune:
+                    self._next_prune = self._clock() + PRUNE_SECONDS
+                    self._prune(self._retention_seconds)
                 self._flush()
                 self._settle()
             self._plan_tick()

@@ -1,5 +1,6 @@
 """What a folder remembers, and what it says about what it lost."""
 
+import asyncio
 import errno
 import os
 import signal
@@ -255,3 +256,34 @@ async def test_the_log_is_moved_into_the_database_while_the_store_is_open(
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert len(await store.query_spans(started.rollout_id)) == 100
+
+
+async def test_what_is_due_while_the_disk_is_full_is_left_to_whoever_asks_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("raybolt.store.keeper.PRUNE_SECONDS", 0.01)
+    monkeypatch.setattr("raybolt.store.keeper.SETTLE_SECONDS", 3600.0)
+    store = LocalStore(tmp_path, cache_bytes=0, retention_seconds=0.2)
+    for rollout_id in ("r", "s"):
+        started = await store.start_rollout("x", rollout_id=rollout_id)
+        await store.add_span(make_span(started.attempt, 1))
+    monkeypatch.setattr("raybolt.store.journal.write", no_space)
+    await store.update_attempt("r", "latest", "succeeded")  # the tail takes it; it is deleted soon
+    with pytest.raises(StoreError, match="make room, then open the store again"):
+        await ask_for_ever(store)
+    monkeypatch.undo()
+    with pytest.raises(StoreError, match="make room"):
+        await store.close()
+    assert not caplog.records
+    async with LocalStore(tmp_path) as reopened:
+        assert [rollout.status for rollout in await reopened.query_rollouts()] == ["succeeded", "failed"]
+
+
+async def ask_for_ever(store: LocalStore) -> None:
+    while True:
+        await store.query_rollouts()
+        await asyncio.sleep(0.01)
+
+
+def no_space(*_: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
