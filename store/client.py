@@ -242,8 +242,11 @@ class StoreClient(LightningStore):
 
     async def add_many_spans(self, spans: Sequence[Span]) -> list[Span]:
         given = list(each_of(spans, "spans"))
-        repeated = set(await self._ask("add_rows", rows=[pack_span(span) for span in given]))
-        return [span for index, span in enumerate(given) if index not in repeated]
+        repeated = await self._ask("add_rows", rows=[pack_span(span) for span in given])
+        if not repeated:
+            return given
+        skipped = set(repeated)
+        return [span for index, span in enumerate(given) if index not in skipped]
 
     async def query_spans(
         self,

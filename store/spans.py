@@ -5,14 +5,17 @@ from operator import attrgetter
 
 from .core import LightningCore
 from .entries import Entry
-from .errors import UnknownAttempt
-from .record import Recorder
+from .errors import InvalidValue, UnknownAttempt
+from .plain import LARGEST
+from .record import Recorder, Snapshot
 from .rows import SpanRow
 from .span_cache import SpanCache
 from .types import Attempt, Rollout
 
 SPANS_PER_CHANGE = 2**20
 """As many as one change of the feed can tell of, since ids of the journal have room for no more."""
+_NUMBERS_AT_ONCE = 64
+"""How many numbers of an attempt are recorded before they are given out, so that most cost no write."""
 _SEQUENCE_ID = attrgetter("sequence_id")
 
 
@@ -20,34 +23,36 @@ class SpanBook:
     """Adds and reads rows for the attempts of a core."""
 
     def __init__(
-        self, core: LightningCore, recorder: Recorder, cache: SpanCache, *, num_spans: int = 0
+        self, core: LightningCore, recorder: Recorder, cache: SpanCache, snapshot: Snapshot
     ) -> None:
         self._core = core
         self._record = recorder
         self._cache = cache
         self._last_sequence_id: dict[str, int] = {}
         """By attempt; of attempts that somebody has asked a number for."""
-        self.num_spans = num_spans
+        self._recorded_numbers = snapshot.numbers
+        """By attempt, up to where numbers may have been given out, for a store that is opened again."""
+        self.num_spans = snapshot.num_spans
 
     def add(self, rows: Sequence[SpanRow]) -> list[int]:
         """Adds the rows; returns the indices of those that their attempts had already."""
-        touched: dict[tuple[str, str], tuple[Entry, Attempt]] = {}
-        for row in rows:
-            pair = row.rollout_id, row.attempt_id
-            if pair not in touched:
-                touched[pair] = self._owner(*pair)
+        pairs = dict.fromkeys([(row.rollout_id, row.attempt_id) for row in rows])
+        touched = [self._owner(*pair) for pair in pairs]
         new: dict[str, list[SpanRow]] = {}
         repeated = []
         for index, row in enumerate(rows):
             if self._cache.add(row):
-                new.setdefault(row.attempt_id, []).append(row)
+                if row.attempt_id in new:
+                    new[row.attempt_id].append(row)
+                else:
+                    new[row.attempt_id] = [row]
                 self._count(row)
             else:
                 repeated.append(index)
         for added in new.values():
             for start in range(0, len(added), SPANS_PER_CHANGE):
                 self._keep(added[start : start + SPANS_PER_CHANGE])
-        for entry, attempt in touched.values():
+        for entry, attempt in touched:
             self._core.hear_from(entry, attempt)
         return repeated
 
@@ -96,6 +101,7 @@ class SpanBook:
         """Drops what is known of deleted attempts, which had so many spans together."""
         for attempt_id in attempt_ids:
             self._last_sequence_id.pop(attempt_id, None)
+            self._recorded_numbers.pop(attempt_id, None)
         self.num_spans -= num_spans
 
     def _owner(self, rollout_id: str, attempt_id: str) -> tuple[Entry, Attempt]:
@@ -109,8 +115,15 @@ class SpanBook:
 
     def _next(self, rollout_id: str, attempt_id: str) -> int:
         last = self._last_sequence_id.get(attempt_id)
+        recorded = self._recorded_numbers.get(attempt_id, 0)
         if last is None:
             last = max((row.sequence_id for row in self.rows(rollout_id, attempt_id)), default=0)
+            last = max(last, recorded)
+        if last >= LARGEST:
+            raise InvalidValue(f"attempt {attempt_id!r} has a span with the number {last}; there is none above")
+        if last >= recorded:
+            self._recorded_numbers[attempt_id] = min(last + _NUMBERS_AT_ONCE, LARGEST)
+            self._record.numbers(attempt_id, self._recorded_numbers[attempt_id])
         self._last_sequence_id[attempt_id] = last + 1
         return last + 1
 
