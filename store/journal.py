@@ -43,7 +43,7 @@ _MANY = 16
 """Changes that cost no more in a transaction of their own than by way of the tail."""
 
 _CHANGE_FIELDS = tuple(field.name for field in fields(Change) if field.name != "cursor")
-_DROP_ROLLOUT = ("drop spans", "drop attempts", "drop rollout")
+_DROP_ROLLOUT = ("drop spans", "drop numbers", "drop attempts", "drop rollout")
 
 
 class Journal:
@@ -114,6 +114,9 @@ class Journal:
             id = None if first is None else first + index
             self._pending.append(("span", (id, *row)))
             self._bytes_in_log += len(row.arrays) + len(row.attributes)
+
+    def number(self, attempt_id: str, last: int) -> None:
+        self._pending.append(("number", (attempt_id, last)))
 
     def group(self, group: Group) -> None:
         row = (
@@ -242,6 +245,7 @@ class Journal:
                 )
                 for row in query("SELECT * FROM resources ORDER BY rowid")
             ],
+            numbers=dict(query("SELECT attempt_id, last FROM numbers")),
             num_spans=query("SELECT count(*) FROM spans").fetchone()[0],  # a scan of the narrow index
             last_change=self._last_change,
         )

@@ -92,7 +92,7 @@ class Keeper:
             recall_changes=journal.recall_changes if journal else None,
         )
         core = self._core = LightningCore(recorder=recorder, watch=watch, snapshot=snapshot)
-        self._spans = SpanBook(core, recorder, self._cache, num_spans=snapshot.num_spans)
+        self._spans = SpanBook(core, recorder, self._cache, snapshot)
         self._ticker = Ticker(self._tick, self._clock)
         self._lost: dict[str, list[str]] = {"requeued": [], "failed": []}
         self._operations = self._all_operations()

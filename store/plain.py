@@ -11,7 +11,7 @@ from typing import Any
 from .errors import InvalidValue
 from .types import Span, SpanEvent
 
-_LARGEST = 2**63 - 1  # of SQLite's whole numbers
+LARGEST = 2**63 - 1  # of SQLite's whole numbers
 _SPAN_STATUSES = ("ok", "error", "unset")
 
 
@@ -24,7 +24,7 @@ def checked_text(value: str, field: str) -> str:
 
 def checked_whole(value: int, field: str) -> int:
     """Returns the number; InvalidValue for what is no whole number below 2**63."""
-    if not isinstance(value, int) or abs(value) > _LARGEST:
+    if not isinstance(value, int) or abs(value) > LARGEST:
         raise InvalidValue(f"{field} is {value!r}; give a whole number below 2**63")
     return value
 
@@ -82,7 +82,7 @@ def _can_be_kept(span: Span) -> bool:
             all(texts[:5])
             and is_unicode("".join(texts))
             and type(span.sequence_id) is int
-            and abs(span.sequence_id) <= _LARGEST
+            and abs(span.sequence_id) <= LARGEST
             and type(span.start_time) is type(span.end_time) is float
             and isfinite(span.start_time)
             and isfinite(span.end_time)

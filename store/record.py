@@ -22,6 +22,9 @@ class Recorder(Protocol):
     def spans(self, position: int, rows: Sequence[SpanRow]) -> None:
         """An attempt got these, by which the feed has grown: a change of its own is not recorded."""
 
+    def number(self, attempt_id: str, last: int) -> None:
+        """This is the last number that was given out for a span of the attempt."""
+
     def group(self, group: Group) -> None: ...
 
     def resources(self, update: ResourcesUpdate) -> None: ...
@@ -46,6 +49,8 @@ class NoRecorder:
 
     def spans(self, position: int, rows: Sequence[SpanRow]) -> None: ...
 
+    def number(self, attempt_id: str, last: int) -> None: ...
+
     def group(self, group: Group) -> None: ...
 
     def resources(self, update: ResourcesUpdate) -> None: ...
@@ -67,6 +72,8 @@ class Snapshot:
     groups: list[Group] = field(default_factory=list)
     resources: list[ResourcesUpdate] = field(default_factory=list)
     """The one added or updated last stands last."""
+    numbers: dict[str, int] = field(default_factory=dict)
+    """By attempt, the last number that was given out for a span of it."""
     num_spans: int = 0
     last_change: int = 0
     """Position of the feed's latest change."""

@@ -19,6 +19,7 @@ CREATE TABLE spans (
 """
 _SPANS_BY_ROLLOUT = "CREATE INDEX spans_by_rollout ON spans (rollout_id);"
 _TAIL = "CREATE TABLE tail (mark INTEGER NOT NULL); INSERT INTO tail VALUES (0);"
+_NUMBERS = "CREATE TABLE numbers (attempt_id TEXT PRIMARY KEY, last INTEGER NOT NULL) WITHOUT ROWID;"
 SCHEMA = f"""
 CREATE TABLE rollouts (
     rollout_id TEXT PRIMARY KEY, group_id TEXT, task_id TEXT, mode TEXT, resources_id TEXT,
@@ -36,6 +37,7 @@ CREATE TABLE resources (
     update_time REAL NOT NULL, resources TEXT NOT NULL);
 CREATE TABLE changes (position INTEGER PRIMARY KEY, change TEXT NOT NULL);
 {_TAIL}
+{_NUMBERS}
 {_SPANS}
 {_SPANS_BY_ROLLOUT}
 CREATE INDEX attempts_by_rollout ON attempts (rollout_id);
@@ -58,7 +60,7 @@ DROP TABLE spans_2;
 {_SPANS_BY_ROLLOUT}
 PRAGMA user_version = 3;
 """
-_FROM_3 = f"{_TAIL} PRAGMA user_version = 4;"
+_FROM_3 = f"{_TAIL} {_NUMBERS} PRAGMA user_version = 4;"
 MIGRATIONS = {1: _FROM_1, 2: _FROM_2, 3: _FROM_3}
 """By format, the statements that lead to the next one."""
 

@@ -14,24 +14,20 @@ from .types import Attempt, Rollout
 
 SPANS_PER_CHANGE = 2**20
 """As many as one change of the feed can tell of, since ids of the journal have room for no more."""
-_NUMBERS_AT_ONCE = 64
-"""How many numbers of an attempt are recorded before they are given out, so that most cost no write."""
 _SEQUENCE_ID = attrgetter("sequence_id")
 
 
 class SpanBook:
     """Adds and reads rows for the attempts of a core."""
 
-    def __init__(
-        self, core: LightningCore, recorder: Recorder, cache: SpanCache, snapshot: Snapshot
-    ) -> None:
+    def __init__(self, core: LightningCore, recorder: Recorder, cache: SpanCache, snapshot: Snapshot) -> None:
         self._core = core
         self._record = recorder
         self._cache = cache
         self._last_sequence_id: dict[str, int] = {}
         """By attempt; of attempts that somebody has asked a number for."""
-        self._recorded_numbers = snapshot.numbers
-        """By attempt, up to where numbers may have been given out, for a store that is opened again."""
+        self._given_before = snapshot.numbers
+        """By attempt, the last number that was given out before the store was opened."""
         self.num_spans = snapshot.num_spans
 
     def add(self, rows: Sequence[SpanRow]) -> list[int]:
@@ -95,13 +91,16 @@ class SpanBook:
         It is larger than that of any of the attempt's spans; the first is 1.
         """
         found = [self._core.entries.get_attempt(rollout_id, attempt_id) for rollout_id, attempt_id in pairs]
-        return [self._next(entry.rollout.rollout_id, attempt.attempt_id) for entry, attempt in found]
+        given = [self._next(entry.rollout.rollout_id, attempt.attempt_id) for entry, attempt in found]
+        for attempt_id in dict.fromkeys(attempt.attempt_id for _, attempt in found):
+            self._record.number(attempt_id, self._last_sequence_id[attempt_id])
+        return given
 
     def forget(self, attempt_ids: Iterable[str], num_spans: int) -> None:
         """Drops what is known of deleted attempts, which had so many spans together."""
         for attempt_id in attempt_ids:
             self._last_sequence_id.pop(attempt_id, None)
-            self._recorded_numbers.pop(attempt_id, None)
+            self._given_before.pop(attempt_id, None)
         self.num_spans -= num_spans
 
     def _owner(self, rollout_id: str, attempt_id: str) -> tuple[Entry, Attempt]:
@@ -115,15 +114,13 @@ class SpanBook:
 
     def _next(self, rollout_id: str, attempt_id: str) -> int:
         last = self._last_sequence_id.get(attempt_id)
-        recorded = self._recorded_numbers.get(attempt_id, 0)
         if last is None:
-            last = max((row.sequence_id for row in self.rows(rollout_id, attempt_id)), default=0)
-            last = max(last, recorded)
+            used = [row.sequence_id for row in self.rows(rollout_id, attempt_id)]
+            last = max([self._given_before.get(attempt_id, 0), *used])
         if last >= LARGEST:
-            raise InvalidValue(f"attempt {attempt_id!r} has a span with the number {last}; there is none above")
-        if last >= recorded:
-            self._recorded_numbers[attempt_id] = min(last + _NUMBERS_AT_ONCE, LARGEST)
-            self._record.numbers(attempt_id, self._recorded_numbers[attempt_id])
+            raise InvalidValue(
+                f"a span of attempt {attempt_id!r} has the number {last}; there is none above it"
+            )
         self._last_sequence_id[attempt_id] = last + 1
         return last + 1
 

@@ -34,6 +34,10 @@ INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (group_id) 
     "drop changes": "DELETE FROM changes WHERE position <= ?",
     "span": f"INSERT INTO spans VALUES (?, {', '.join('?' * len(SpanRow._fields))})",
     "drop spans": "DELETE FROM spans WHERE rollout_id = ?",
+    "number": "REPLACE INTO numbers VALUES (?, ?)",
+    "drop numbers": (
+        "DELETE FROM numbers WHERE attempt_id IN (SELECT attempt_id FROM attempts WHERE rollout_id = ?)"
+    ),
     "drop attempts": "DELETE FROM attempts WHERE rollout_id = ?",
     "drop rollout": "DELETE FROM rollouts WHERE rollout_id = ?",
     "drop group": "DELETE FROM groups WHERE group_id = ?",

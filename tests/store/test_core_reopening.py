@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from store_samples import fill_group, make_call_span, make_span
+from store_samples import copy_of_killed, fill_group, make_call_span, make_span
 
 from raybolt.store import Change, InvalidValue, LocalStore, RolloutConfig, StoreError, names, read_group
 from raybolt.store.journal import Journal
@@ -153,6 +153,42 @@ async def test_sequence_ids_go_on_above_the_spans_after_a_restart(tmp_path: Path
         assert await store.get_many_span_sequence_ids([ids, ids]) == [13, 14]
 
 
+async def test_numbers_that_no_span_has_used_yet_are_not_given_out_again_after_a_restart(
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "0"
+    store = LocalStore(folder)
+    a, b = [await store.start_rollout("x", rollout_id=rollout_id) for rollout_id in "ab"]
+    of_a, of_b = [(each.rollout_id, each.attempt.attempt_id) for each in (a, b)]
+    assert await store.get_many_span_sequence_ids([of_a, of_b, of_a]) == [1, 1, 2]
+    for number in (1, 2):  # killed twice
+        again = copy_of_killed(folder, tmp_path / str(number))
+        await store.close()
+        folder, store = again, LocalStore(again, keep_in_flight=True)
+        assert await store.get_next_span_sequence_id(*of_a) == 2 + number
+    await store.add_span(make_span(a.attempt, 9))
+    assert await store.get_next_span_sequence_id(*of_a) == 10
+    await store.update_rollout("a", status="cancelled")
+    await store.delete_rollouts(["a"])
+    await store.close()
+    with closing(sqlite3.connect(folder / "journal.db")) as connection:
+        assert connection.execute("SELECT * FROM numbers").fetchall() == [(of_b[1], 1)]
+
+
+async def test_an_attempt_with_the_largest_number_has_no_others(tmp_path: Path) -> None:
+    async with LocalStore(tmp_path) as store:
+        started = await store.start_rollout("x", rollout_id="r")
+        ids = ("r", started.attempt.attempt_id)
+        await store.add_span(make_span(started.attempt, 2**63 - 2))
+        assert await store.get_next_span_sequence_id(*ids) == 2**63 - 1
+        with pytest.raises(
+            InvalidValue, match=rf"'{ids[1]}' has the number {2**63 - 1}; there is none above"
+        ):
+            await store.get_next_span_sequence_id(*ids)
+        await store.add_span(make_span(started.attempt, 2**63 - 1))
+        assert len(await store.query_spans("r")) == 2
+
+
 async def test_every_attempt_in_flight_is_given_up_superseded_ones_too(tmp_path: Path) -> None:
     async with LocalStore(tmp_path) as store:
         await store.start_rollout("x", rollout_id="tried twice", worker_id="w")
@@ -202,7 +238,7 @@ def _turn_into_format_2(folder: Path, feed: list[Change]) -> None:
             DROP TABLE spans;
             ALTER TABLE old RENAME TO spans;
             CREATE INDEX spans_by_rollout ON spans (rollout_id);
-            DROP TABLE tail;
+            DROP TABLE tail; DROP TABLE numbers;
             PRAGMA user_version = 2;
             COMMIT;""")
 
