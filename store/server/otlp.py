@@ -94,17 +94,26 @@ class TraceReceiver:
     async def _add(self, ids: tuple[str, str], spans: list[Span]) -> list[str]:
         """Adds an attempt's spans; returns why each that was refused was."""
         try:
-            missing = [index for index, span in enumerate(spans) if span.sequence_id == _UNNUMBERED]
-            if missing:
-                numbers = await self._store._ask("next_sequence_ids", pairs=[ids] * len(missing))
-                missing.sort(key=lambda index: spans[index].start_time)
-                for index, number in zip(missing, numbers, strict=True):
-                    spans[index] = replace(spans[index], sequence_id=number)
-            rows, reasons = _packed(spans)
+            numbered, unnumbered = await self._numbered(ids, spans)
+            rows, reasons = _packed(numbered)
             await self._store._ask("add_rows", rows=rows)
         except (UnknownRollout, UnknownAttempt) as error:
             return [str(error)] * len(spans)
-        return reasons
+        return unnumbered + reasons
+
+    async def _numbered(self, ids: tuple[str, str], spans: list[Span]) -> tuple[list[Span], list[str]]:
+        """The spans, the unnumbered ones with numbers as they began; why those are left out that get none."""
+        missing = [index for index, span in enumerate(spans) if span.sequence_id == _UNNUMBERED]
+        if not missing:
+            return spans, []
+        try:
+            numbers = await self._store._ask("next_sequence_ids", pairs=[ids] * len(missing))
+        except InvalidValue as error:
+            return [span for span in spans if span.sequence_id != _UNNUMBERED], [str(error)] * len(missing)
+        missing.sort(key=lambda index: spans[index].start_time)
+        for index, number in zip(missing, numbers, strict=True):
+            spans[index] = replace(spans[index], sequence_id=number)
+        return spans, []
 
 
 def _packed(spans: Iterable[Span]) -> tuple[list[SpanRow], list[str]]:

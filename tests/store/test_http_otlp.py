@@ -197,14 +197,16 @@ async def test_one_span_that_cannot_be_kept_costs_its_batch_nothing(store: Local
     with served(store) as server:
         await send(server, traces([json_span(1, attributes=[last])], ids(started)))
         given = {"key": names.SEQUENCE_ID, "value": {"intValue": "3"}}
-        answer = await send(
-            server,
-            traces([json_span(2, attributes=[given], name="", events=[{}]), json_span(3)], ids(started)),
-        )
-    assert answer.json["partialSuccess"] == {
-        "rejectedSpans": "1",
-        "errorMessage": "sequence_id is 9223372036854775808; give a whole number below 2**63",
-    }
+        spans: list[object] = [
+            json_span(2, attributes=[given], name="", events=[{}]),
+            json_span(3),
+            json_span(4, attributes=[given, *attributes(**{"raybolt.rollout_id": ""})]),
+        ]
+        answer = await send(server, traces(spans, ids(started)))
+    partial = answer.json["partialSuccess"]
+    assert partial["rejectedSpans"] == "2"
+    assert "has the number 9223372036854775807; there is none above it" in partial["errorMessage"]
+    assert "rollout_id is ''; give a text that is not empty" in partial["errorMessage"]
     first, _ = await kept(store, started)
     assert (first.span_id[-1], first.name, first.events[0].name) == ("2", "unnamed", "unnamed")
 
