@@ -1,6 +1,7 @@
 """One event loop's way to a store's server: its connections, and the requests under way on them."""
 
 import asyncio
+import io
 import itertools
 import os
 import ssl
@@ -29,9 +30,11 @@ _LAST_SECONDS = 5.0
 """How long the end of an event loop waits for spans whose callers were cancelled."""
 _ELSEWHERE_SECONDS = 2.0
 """How long ``close`` waits for another event loop, which may be busy for much longer."""
+_GOODBYE_SECONDS = 1.0
+"""How long connections may take to close: one whose server does not read what was sent stays for longer."""
 _CHUNK_BYTES = 256 * 1024
-_LARGE_BYTES = 64 * 1024
-"""What takes so long to compress that an event loop should not stand still for it."""
+_LARGE_BYTES = 256 * 1024
+"""What an event loop should not stand still for: it is compressed beside it, and written bit by bit."""
 _OURS = frozenset({"application/json", ROWS_TYPE})
 """Media types of a server's answers."""
 _INHERITED: list["HttpLine"] = []
@@ -146,11 +149,8 @@ class HttpLine:
         if self._pid != os.getpid():
             _INHERITED.append(self)
             return
-        self._connector.__exit__(
-            None, None, None
-        )  # unlike `close`, this leaves no task on a loop that stands
-        with suppress(StopIteration):
-            self._until_the_end.aclose().send(None)
+        # Unlike `close`, this leaves no task on a loop that stands.
+        self._connector.__exit__(None, None, None)
 
     async def finish(self) -> None:
         """Ends the line once what cancelled callers left behind was sent, or a few seconds are over."""
@@ -167,8 +167,9 @@ class HttpLine:
         self.ended = True
         for request in self._under_way:
             request.cut()
-        await self._connector.close()  # by which the session is closed, too
-        await self.spans.stopped()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_GOODBYE_SECONDS):
+                await self._connector.close()  # by which the session is closed, too
 
     def _end_for(self, over: "asyncio.Future[None]") -> None:
         """Ends the line, and says so on another event loop."""
@@ -204,8 +205,9 @@ class HttpLine:
 
     async def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
         url = URL(f"{self._endpoint.url}{path}", encoded=True)
+        data = body if body is None or len(body) < _LARGE_BYTES else io.BytesIO(body)
         async with self._session.request(
-            method, url, data=body, headers=headers, allow_redirects=False
+            method, url, data=data, headers=headers, allow_redirects=False
         ) as response:
             content = await response.read()
             status, header = response.status, response.headers.get(hdrs.CONTENT_TYPE, "")

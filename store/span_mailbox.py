@@ -37,11 +37,6 @@ class SpanMailbox:
         if self._waiting:
             await self.add([])
 
-    async def stopped(self) -> None:
-        """Returns when nothing is sent any more, which is soon once sending fails."""
-        while self._sender is not None:
-            await asyncio.wait([self._sender])
-
     async def _send_own(self, rows: list[SpanRow], answer: "asyncio.Future[list[int]]") -> None:
         try:
             await asyncio.sleep(0)  # for what else is added at this time

@@ -1,6 +1,8 @@
 """HttpStore on several event loops: each has connections of its own, which end with it, or by ``close``."""
 
 import asyncio
+import gc
+import gzip
 import subprocess
 import sys
 import threading
@@ -9,6 +11,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import pytest
 from store_http import served
 from store_samples import make_call_span
@@ -26,18 +29,21 @@ def server() -> Iterator[StoreServer]:
 
 
 class Silent:
-    """A server that hears requests and never answers them, or breaks off."""
+    """A server that hears requests and never answers: it breaks off, or waits until the client goes away."""
 
-    def __init__(self, *, breaks_off: bool = False) -> None:
+    def __init__(self, *, breaks_off: bool = False, reads: bool = True) -> None:
         self.num_heard = self.num_open = 0
         self._breaks_off = breaks_off
+        self._reads = reads
 
     async def __aenter__(self) -> "Silent":
+        self._over = asyncio.Event()
         self._server = await asyncio.start_server(self._hear, "127.0.0.1", 0)
         self.url = f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._over.set()
         self._server.close()
 
     async def _hear(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -45,7 +51,7 @@ class Silent:
         await reader.readline()
         self.num_heard += 1
         if not self._breaks_off:
-            await reader.read()  # until the client goes away
+            await (reader.read() if self._reads else self._over.wait())
         self.num_open -= 1
         writer.close()
 
@@ -135,8 +141,8 @@ print(num_sockets())
 async def forget():
     global store
     await store.statistics()
+    gc.disable()
     del store
-    gc.collect()
     while num_sockets() > 2:  # the loop's own
         await asyncio.sleep(0.01)
 asyncio.run(forget())
@@ -204,6 +210,7 @@ async def test_closing_from_another_loop_ends_calls_at_once_and_connections(serv
         await until(lambda: silent.num_heard == 1)
         with another_loop() as start:
             await asyncio.wrap_future(start(store.close()))
+            assert waiting.done()
         with pytest.raises(StoreError, match=CLOSED):
             await waiting
         await until(lambda: silent.num_open == 0)
@@ -226,6 +233,44 @@ async def test_closing_ends_calls_that_wait_for_their_server_and_spans_that_wait
             for call in (*adding, asking):
                 with pytest.raises(StoreError, match=CLOSED):
                     await call
+
+
+async def test_closing_does_not_wait_for_a_server_that_does_not_read() -> None:
+    async with LocalStore() as local, Silent(reads=False) as silent:
+        large = make_call_span((await local.start_rollout("x")).attempt, 1)
+        large.attributes["ids"] = np.zeros(2**24, np.int32)  # more than the system holds for a connection
+        store = HttpStore(silent.url)
+        adding = asyncio.create_task(store.add_span(large))
+        await until(lambda: silent.num_heard == 1)
+        await asyncio.sleep(0.5)  # in which the connection fills; while it does, closing is the easier
+        async with asyncio.timeout(60):
+            await store.close()
+            with pytest.raises(StoreError, match=CLOSED):
+                await adding
+
+
+@pytest.mark.parametrize("compress", [False, True])
+async def test_large_spans_arrive_and_the_loop_goes_on_meanwhile(
+    server: StoreServer, compress: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pack, packed_by = gzip.compress, set()
+
+    def watched_pack(content: bytes, level: int) -> bytes:
+        if len(content) > 2**20:
+            packed_by.add(threading.current_thread())
+        return pack(content, level)
+
+    monkeypatch.setattr(gzip, "compress", watched_pack)
+    async with HttpStore(server.url, compress=compress) as store:
+        started = await store.start_rollout("x")
+        large = make_call_span(started.attempt, 1)
+        large.attributes["ids"] = np.arange(2**20, dtype=np.int32)
+        adding = asyncio.create_task(store.add_span(large))
+        assert await adding is not None
+        assert threading.current_thread() not in packed_by
+        assert bool(packed_by) is compress
+        (found,) = await store.query_spans(started.rollout_id)
+        assert np.array_equal(found.attributes["ids"], large.attributes["ids"])
 
 
 async def test_closing_is_told_from_being_cancelled() -> None:
@@ -309,7 +354,9 @@ def test_spans_of_callers_that_end_with_their_loop_arrive() -> None:
     blocking(local.close())
 
 
-def test_a_loop_does_not_wait_long_for_a_server_that_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loop_does_not_wait_long_for_a_server_that_is_away_and_leaves_no_task(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(http_line, "_LAST_SECONDS", 0.2)
     store = HttpStore(AWAY, retry_seconds=3600)
     local = LocalStore()
@@ -320,6 +367,8 @@ def test_a_loop_does_not_wait_long_for_a_server_that_is_away(monkeypatch: pytest
         await asyncio.sleep(0.1)
 
     asyncio.run(add_and_leave())
+    gc.collect()
+    assert caplog.messages == []
     asyncio.run(store.close())
     blocking(local.close())
 

@@ -169,7 +169,6 @@ async def test_a_cancelled_task_of_its_own_loses_nothing(rows: list[SpanRow]) ->
     await server.heard()
     server.answer()
     assert await asyncio.gather(*adding) == [[], [], []]
-    await mailbox.stopped()
 
 
 async def test_refused_rows_are_refused_alone_and_failures_are_everybodys(rows: list[SpanRow]) -> None:
