@@ -164,6 +164,11 @@ class Journal:
         """Whether flushed changes wait in the tail, where readers of the database do not see them."""
         return bool(self._waiting)
 
+    @property
+    def flushed(self) -> bool:
+        """Whether a flush has nothing to write, and no failure to tell of."""
+        return not self._pending and self._failure is None
+
     def flush(self) -> None:
         """Writes all pending changes as one transaction; StoreError if that or an earlier one failed."""
         if self._failure is not None:

@@ -167,8 +167,11 @@ class Keeper:
         with self._lock:
             answers = [self._answer(operation, arguments) for operation, arguments in questions]
             self._plan_tick()
-        if self._journal is None:
-            return answers
+            if self._journal is None:
+                return answers
+            if self._journal.flushed:  # nothing was changed, and what was answered is journalled
+                self._flush()  # for the cache, which the answers may have filled
+                return answers
         await asyncio.sleep(0)  # the calls of this tick of the loop share one transaction
         try:
             with self._lock:
