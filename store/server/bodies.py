@@ -54,14 +54,15 @@ def reply(
 
 async def _received(request: web.Request, max_bytes: int) -> bytes:
     content = request.content
-    parts: list[bytes] = []
-    num_bytes = 0
-    while not parts or not content.at_eof():
-        parts.append(await content.readany())
-        num_bytes += len(parts[-1])
-        if num_bytes > max_bytes:
-            raise _too_large(max_bytes)
-    return b"".join(parts)  # of one part is that part
+    first = await content.readany()
+    if content.at_eof() and len(first) <= max_bytes:
+        return first
+    body = bytearray(first)  # a list of parts could take many times their bytes
+    while len(body) <= max_bytes and not content.at_eof():
+        body += await content.readany()
+    if len(body) > max_bytes:
+        raise _too_large(max_bytes)
+    return bytes(body)
 
 
 def _unzipped(packed: bytes, max_bytes: int) -> bytes:

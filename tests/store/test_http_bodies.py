@@ -119,11 +119,30 @@ async def test_those_that_come_while_the_first_is_at_work_get_its_answer() -> No
 
 
 async def test_when_the_first_fails_the_next_one_is_carried_out_and_the_rest_get_its_answer() -> None:
-    first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    asyncio.get_running_loop().call_later(0.01, first.set_exception, InvalidValue("refused"))
+    loop = asyncio.get_running_loop()
+    first: asyncio.Future[str] = loop.create_future()
+    second: asyncio.Future[str] = loop.create_future()
+    loop.call_later(0.01, first.set_exception, InvalidValue("refused"))
+    first.add_done_callback(lambda _: loop.call_later(0.01, second.set_result, "second"))
     repeats = Repeats(10_000)
-    assert await repeated(repeats, "n", first, "second") == ["refused", "second", "second"]
+    assert await repeated(repeats, "n", first, second) == ["refused", "second", "second"]
     assert not repeats._under_way
+
+
+@pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 404)])
+async def test_what_changes_nothing_is_answered_anew(method: str, status: int) -> None:
+    repeats, answers = Repeats(10_000), [b"first", b"second"]
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=answers.pop(0), content_type="text/plain", status=status)
+
+    request = make_mocked_request(method, "/v1/rollouts/r", headers={"Idempotency-Key": "n"})
+    bodies = []
+    for _ in range(2):
+        response = await repeats.answer(request, handle)
+        assert isinstance(response, web.Response)
+        bodies.append(response.body)
+    assert bodies == [b"first", b"second"]
 
 
 async def test_one_that_gives_up_waiting_leaves_the_others_waiting() -> None:
