@@ -62,11 +62,11 @@ def whole(value: Any, field: str) -> int:
 
 
 def age(value: Any, field: str) -> float:
-    """Returns the seconds; InvalidValue for what is no number, or below 0."""
+    """Returns the seconds, at most thirty years; InvalidValue for what is no number, or below 0."""
     seconds = _number(value)
     if not seconds >= 0:
         raise InvalidValue(f"{field} is {value!r}; give 0 seconds or more")
-    return seconds
+    return min(seconds, _LONGEST_SECONDS)
 
 
 def _text(value: Any, field: str) -> str:
@@ -82,23 +82,37 @@ def _texts(values: Any, field: str) -> list[str]:
 
 
 def _number(value: Any) -> float:
-    """The number as a float; not a number for what is none."""
-    return float(value) if isinstance(value, Real) else nan
+    """The number as a float, infinite if it is too large for one; not a number for what is none."""
+    if not isinstance(value, Real) or isinstance(value, bool):
+        return nan
+    try:
+        return float(value)
+    except OverflowError:
+        return inf if value > 0 else -inf
 
 
 def _seconds(value: Any, field: str) -> float | None:
-    """Seconds to wait; so many that no clock counts them are no limit."""
+    """Seconds to wait, 0 if less; so many that no clock counts them are no limit."""
     seconds = _number(value)
     if isnan(seconds):
         raise InvalidValue(f"{field} is {value!r}; give a number of seconds, or None for no limit")
-    return None if seconds > _LONGEST_SECONDS else seconds
+    return None if seconds > _LONGEST_SECONDS else max(seconds, 0.0)
 
 
 def _lease(value: Any, field: str) -> float:
     seconds = _number(value)
     if not 0 < seconds < inf:
         raise InvalidValue(f"{field} is {value!r}; give more than 0 seconds, or None for no lease")
-    return seconds
+    return min(seconds, _LONGEST_SECONDS)
+
+
+def _one_of(*allowed: str) -> Callable[[Any, str], str]:
+    def check(value: Any, field: str) -> str:
+        if value not in allowed:
+            raise InvalidValue(f"{field} is {value!r}; give {' or '.join(map(repr, allowed))}")
+        return str(value)
+
+    return check
 
 
 def _check_among(values: Iterable[str], field: str, allowed: tuple[str, ...]) -> None:
@@ -114,13 +128,15 @@ _CHECKS: Final[dict[str, Callable[[Any, str], Any]]] = {
     **dict.fromkeys(("rollout_id_contains", "resources_id_contains", "worker_id_contains"), _text),
     **dict.fromkeys(("rollout_ids", "group_ids", "status_in", "rollout_id_in", "group_id_in"), _texts),
     **dict.fromkeys(("limit", "offset"), whole),
+    "sort_order": _one_of("asc", "desc"),
+    "filter_logic": _one_of("and", "or"),
     "timeout": _seconds,
     "lease_seconds": _lease,
     "older_than_seconds": age,
 }
 _NEEDED: Final = frozenset(
     {"rollout_id", "attempt_id", "group_id", "resources_id", "rollout_ids", "group_ids", "cursor"}
-    | {"limit", "offset", "older_than_seconds"}
+    | {"limit", "offset", "older_than_seconds", "sort_order", "filter_logic"}
 )
 """What must not be None, whatever is asked."""
 _NEEDED_BY: Final = {

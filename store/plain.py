@@ -5,13 +5,13 @@ memory ahead of the file.
 """
 
 from collections.abc import Mapping
-from math import isfinite
 from typing import Any
 
 from .errors import InvalidValue
 from .types import Span, SpanEvent
 
 LARGEST = 2**63 - 1  # of SQLite's whole numbers
+LARGEST_FLOAT = 1e300  # nearly; whole numbers up to here are floats, too
 _SPAN_STATUSES = ("ok", "error", "unset")
 
 
@@ -24,14 +24,14 @@ def checked_text(value: str, field: str) -> str:
 
 def checked_whole(value: int, field: str) -> int:
     """Returns the number; InvalidValue for what is no whole number below 2**63."""
-    if not isinstance(value, int) or abs(value) > LARGEST:
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > LARGEST:
         raise InvalidValue(f"{field} is {value!r}; give a whole number below 2**63")
     return value
 
 
 def checked_time(value: float, field: str) -> float:
     """Returns the time; InvalidValue for what is no finite number."""
-    if not isinstance(value, float | int) or not isfinite(value):
+    if not isinstance(value, float | int) or isinstance(value, bool) or not abs(value) <= LARGEST_FLOAT:
         raise InvalidValue(f"{field} is {value!r}; give seconds since 1970")
     return value
 
@@ -84,8 +84,8 @@ def _can_be_kept(span: Span) -> bool:
             and type(span.sequence_id) is int
             and abs(span.sequence_id) <= LARGEST
             and type(span.start_time) is type(span.end_time) is float
-            and isfinite(span.start_time)
-            and isfinite(span.end_time)
+            and abs(span.start_time) <= LARGEST_FLOAT
+            and abs(span.end_time) <= LARGEST_FLOAT
             and span.status in _SPAN_STATUSES
             and type(span.attributes) is dict
             and not span.events

@@ -34,8 +34,6 @@ def contains(field: str, text: str | None) -> Test[Any] | None:
 def chosen(items: Iterable[T], tests: Sequence[Test[T] | None], logic: FilterLogic = "and") -> Iterable[T]:
     """Yields the items that pass all the given tests (or one of them, for "or"); all, if there is no test."""
     given = [test for test in tests if test is not None]
-    if logic not in ("and", "or"):
-        raise InvalidValue(f"filter_logic is {logic!r}; give 'and' or 'or'")
     if not given:
         return items
     combine = all if logic == "and" else any
@@ -54,14 +52,12 @@ def page(
     """Returns the items from ``offset`` on, at most ``limit`` (-1: all), sorted by a field if one is named.
 
     Missing values come last in either order; items that compare equal keep their order.
-    Raises InvalidValue for what is no sortable field of ``kind``, no order, or a count below its minimum.
+    Raises InvalidValue for what is no sortable field of ``kind``, or a count below its minimum.
     """
     if limit < -1:
         raise InvalidValue(f"limit is {limit}; give 0 or more, or -1 for all")
     if offset < 0:
         raise InvalidValue(f"offset is {offset}; give 0 or more")
-    if sort_order not in ("asc", "desc"):
-        raise InvalidValue(f"sort_order is {sort_order!r}; give 'asc' or 'desc'")
     if sort_by is not None:
         items = _sorted(list(items), kind, sort_by, sort_order)
     if offset == 0 and limit == -1:
@@ -75,7 +71,17 @@ def _sorted(items: list[T], kind: type[T], sort_by: str, sort_order: SortOrder) 
         raise InvalidValue(f"sort_by is {sort_by!r}; give one of {', '.join(names)}")
     present = [item for item in items if getattr(item, sort_by) is not None]
     missing = [item for item in items if getattr(item, sort_by) is None]
-    if any(not isinstance(getattr(item, sort_by), str | int | float) for item in present):
+    kinds = {_kind_of(getattr(item, sort_by)) for item in present}
+    if None in kinds:
         raise InvalidValue(f"sort_by is {sort_by!r}, which is neither a number nor a text")
+    if len(kinds) > 1:
+        raise InvalidValue(f"sort_by is {sort_by!r}, which is a number of some and a text of others")
     present.sort(key=lambda item: getattr(item, sort_by), reverse=sort_order == "desc")
     return present + missing
+
+
+def _kind_of(value: Any) -> type[Any] | None:
+    """Whether a value is compared with texts or with numbers; None for neither."""
+    if isinstance(value, str):
+        return str
+    return float if isinstance(value, int | float) else None

@@ -22,15 +22,14 @@ ROWS_TYPE: Final = "application/vnd.raybolt.rows"
 """Media type of a packed frame."""
 
 _LENGTH_BYTES = 8
+_ENCODER = json.JSONEncoder(separators=(",", ":"), check_circular=False)
 _ITEM_BYTES = {name: np.dtype(name).itemsize for name in ARRAY_DTYPES}
 
 
 def pack_rows(rows: Sequence[SpanRow], next_offset: int | None = None) -> bytes:
     """Returns the rows as a frame, which may say where the next page begins."""
-    head = json.dumps(
-        {"rows": [(*row[:-1], len(row.arrays)) for row in rows], "next_offset": next_offset},
-        separators=(",", ":"),
-    ).encode()
+    plain = [(*row[:-1], len(row.arrays)) for row in rows]
+    head = _ENCODER.encode({"rows": plain, "next_offset": next_offset}).encode()
     return b"".join([len(head).to_bytes(_LENGTH_BYTES, "little"), head, *(row.arrays for row in rows)])
 
 
@@ -94,8 +93,9 @@ def _array(value: Json, field: str) -> np.ndarray[Any, Any]:
     if dtype.kind != "f" and not all(type(each) is int for each in values):
         raise InvalidValue(f"{field}.values has fractions, but the dtype {dtype}")
     try:
-        return np.array(values, dtype)
-    except OverflowError:
+        with np.errstate(over="raise"):
+            return np.array(values, dtype)
+    except (OverflowError, FloatingPointError):
         raise InvalidValue(f"{field}.values has numbers that no {dtype} can hold") from None
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, Union, get_args, get_origin, get_typ
 
 from . import errors
 from .errors import InvalidValue, StoreError
+from .plain import LARGEST_FLOAT
 from .types import UNSET, GroupHandle, Unset
 
 Decode: TypeAlias = Callable[[Any, str], Any]
@@ -119,7 +120,7 @@ def _integer(value: Any, field: str) -> int:
 
 
 def _number(value: Any, field: str) -> float:
-    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > 1e300:
+    if not isinstance(value, int | float) or isinstance(value, bool) or abs(value) > LARGEST_FLOAT:
         raise InvalidValue(f"{field} is {_shown(value)}; give a number")
     if not math.isfinite(value):
         raise InvalidValue(f"{field} is {_shown(value)}; give a finite number")

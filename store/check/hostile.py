@@ -30,9 +30,9 @@ async def spans_with_bad_fields(store: LightningStore) -> None:
         "span_id": [None, "", _LONE_SURROGATE],
         "trace_id": [None, _LONE_SURROGATE],
         "parent_id": [7, _LONE_SURROGATE],
-        "start_time": [None, float("nan"), float("inf"), "1"],
-        "end_time": [None, float("nan")],
-        "sequence_id": [None, 2**63, 1.5],
+        "start_time": [None, float("nan"), float("inf"), "1", True, 1e308],
+        "end_time": [None, float("nan"), 10**400],
+        "sequence_id": [None, 2**63, 1.5, True],
         "status": ["fine", None],
         "status_message": [3, _LONE_SURROGATE],
     }
@@ -90,10 +90,10 @@ async def bad_objects(store: LightningStore) -> None:
             await store.update_rollout(started.rollout_id, config=bad)
         with refused(InvalidValue, "config"):
             await store.enqueue_rollout("x", config=bad)
-    for bad in (float("nan"), float("inf"), "now"):
+    for bad in (float("nan"), float("inf"), "now", 10**400, 1e308):
         with refused(InvalidValue, "last_heartbeat_time"):
             await store.update_attempt(started.rollout_id, "latest", last_heartbeat_time=bad)
-    for bad in (1.5, "2", 2**63):
+    for bad in (1.5, "2", 2**63, True):
         with refused(InvalidValue, "num_rollouts"):
             await store.declare_group("g", bad)
     expect(len(await store.query_rollouts()), 1, "the rollouts kept")
@@ -156,8 +156,8 @@ async def bad_arguments(store: LightningStore) -> None:
         ("limit", any_store.dequeue_many_rollouts, ("3", 1.5)),
         ("limit", any_store.take_groups, ("3", None)),
         ("handles", any_store.acknowledge_groups, (None, "g", 5, [5])),
-        ("lease_seconds", lambda bad: any_store.take_groups(1, lease_seconds=bad), ("3", -1, float("inf"))),
-        ("timeout", lambda bad: any_store.wait_for_rollouts(["r"], bad), ("1", float("nan"))),
+        ("lease_seconds", lambda bad: any_store.take_groups(1, lease_seconds=bad), ("3", -1, 10**400, True)),
+        ("timeout", lambda bad: any_store.wait_for_rollouts(["r"], bad), ("1", float("nan"), True)),
         ("timeout", lambda bad: any_store.get_changes("0", timeout=bad), ("1",)),
         ("cursor", any_store.get_changes, (0, None)),
         ("older_than_seconds", any_store.prune, ("1d", -1, float("nan"), None)),
@@ -176,6 +176,9 @@ async def bad_arguments(store: LightningStore) -> None:
                 await call(value)
     expect(await store.query_rollouts(), [started], "the rollouts kept")
     expect(await store.wait_for_rollouts([], float("inf")), [], "what ends of none, without a limit")
+    for long in (float("inf"), 10**400, 1e308):
+        expect(await store.prune(long), 0, "what ended longer ago than there are stores")
+    expect(await store.wait_for_rollouts(["r"], -float("inf")), [], "what has ended, without a wait")
     expect(len(await any_store.query_rollouts(limit=np.int64(1))), 1, "rollouts by a count of NumPy's")
     expect(await any_store.wait_for_rollouts(["r"], np.float32(0)), [], "what has ended, by NumPy's seconds")
     expect(len(await any_store.add_many_spans(one for one in [span])), 1, "new spans, given one by one")

@@ -42,8 +42,9 @@ async def _check_paging(find: Find, items: Sequence[Any], sort_by: str, order: S
         await find(offset=-1)
     with refused(InvalidValue, "sort_by", "'colour'", sort_by):
         await find(sort_by="colour")
-    with refused(InvalidValue, "sort_order", "'up'"):
-        await find(sort_order="up")
+    for order_of_none in ("up", None):
+        with refused(InvalidValue, "sort_order", repr(order_of_none), "'asc' or 'desc'"):
+            await find(sort_order=order_of_none)
 
 
 @check("query_rollouts filters, sorts and pages; its own order is that of enqueuing")
@@ -61,6 +62,8 @@ async def rollouts_by_page(store: LightningStore) -> None:
     expect((await find(sort_by="task_id", sort_order="desc"))[-1], "r4", "and last in either order")
     with refused(InvalidValue, "sort_by", "'config'"):
         await find(sort_by="config")
+    with refused(InvalidValue, "sort_by", "'input'", "a number of some and a text of others"):
+        await find(sort_by="input")
 
 
 @check("query_rollouts combines its filters by filter_logic")
