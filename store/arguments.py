@@ -85,10 +85,11 @@ def _number(value: Any) -> float:
     """The number as a float, infinite if it is too large for one; not a number for what is none."""
     if not isinstance(value, Real) or isinstance(value, bool):
         return nan
+    number: Any = value
     try:
-        return float(value)
+        return float(number)
     except OverflowError:
-        return inf if value > 0 else -inf
+        return inf if number > 0 else -inf
 
 
 def _seconds(value: Any, field: str) -> float | None:

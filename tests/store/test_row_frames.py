@@ -113,3 +113,11 @@ def test_a_torn_frame_is_refused() -> None:
         unpack_rows(frame[:-1], check=True)
     with pytest.raises(InvalidValue, match=f"announce {len(frame)} bytes and have {len(frame) + 1}$"):
         unpack_rows(frame + b"x", check=True)
+
+
+@pytest.mark.parametrize(("dtype", "value"), [("float32", 1e308), ("int32", 2**40), ("uint8", 300)])
+def test_numbers_that_their_dtype_cannot_hold_are_refused(dtype: str, value: float) -> None:
+    fields = json.loads(json.dumps(row_frames.span_fields(ROW)))
+    fields["arrays"] = {"raybolt.x": {"dtype": dtype, "values": [value]}}
+    with pytest.raises(InvalidValue, match=rf"span\.arrays.*values has numbers that no {dtype} can hold"):
+        row_frames.row_from_fields(fields, "span")
