@@ -1,10 +1,10 @@
 """The store against Agent Lightning 0.3's: spans of 900 token ids, in process and over HTTP.
 
 Both do the same in turns, each in processes of its own: `add_span` one after another and 64 at once,
-`add_many_spans` by 20; then, of each of 50 attempts with 20 spans, ten times over: all its spans, its last span, its
-rollout by id, and ten rollouts by status. Over HTTP the server is another process. Ours journals to disk;
-theirs keeps everything in memory, its only backend without a database server, and hands out the very objects
-that it holds. Rates are medians of the repetitions, in spans or queries a second.
+`add_many_spans` by 20; then, for each of 50 attempts with 20 spans, ten times over: all its spans, its last
+span, its rollout by id, and ten rollouts by status. Over HTTP the server is another process. Ours journals to
+disk; theirs keeps everything in memory, its only backend without a database server, and hands out the very
+objects that it holds. Rates are medians of the repetitions, in spans or queries a second.
 
     python -m raybolt.benchmarks.perf.store_comparison --agentlightning-python VENV/bin/python [--report FILE]
 
