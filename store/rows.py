@@ -6,6 +6,7 @@ JSON and touches no array, which is what keeps it cheap.
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,11 @@ class SpanRow(NamedTuple):
     """The array attributes' little-endian elements, one after the other."""
 
 
+_NUM_PLAIN = SpanRow._fields.index("attributes")
+"""How many fields of a row are those of its span as they are; they come first."""
+_plain_values = attrgetter(*SpanRow._fields[:_NUM_PLAIN])
+
+
 def pack_span(span: Span) -> SpanRow:
     """Returns the span as a row; raises InvalidValue for a field or attribute that cannot be stored."""
     check_span(span)
@@ -56,17 +62,7 @@ def pack_span(span: Span) -> SpanRow:
         else:
             plain[name] = value
     values = (
-        span.rollout_id,
-        span.attempt_id,
-        span.sequence_id,
-        span.trace_id,
-        span.span_id,
-        span.parent_id,
-        span.name,
-        span.start_time,
-        span.end_time,
-        span.status,
-        span.status_message,
+        *_plain_values(span),
         dump_json(plain, f"attributes of span {span.name!r}"),
         dump_json(
             [(e.name, e.time, dict(e.attributes)) for e in span.events], f"events of span {span.name!r}"
@@ -127,7 +123,7 @@ def _make_spans(rows: Sequence[SpanRow], attributes: Sequence[dict[str, Any]]) -
             span.end_time,
             span.status,
             span.status_message,
-        ) = row[:11]
+        ) = row[:_NUM_PLAIN]
         span.attributes = own
         events = row.events
         span.events = () if events == "[]" else tuple([SpanEvent(*event) for event in json.loads(events)])

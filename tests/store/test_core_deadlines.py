@@ -202,16 +202,15 @@ def test_silence_is_counted_from_when_the_store_was_opened() -> None:
     assert core.next_deadline() == 2010.0
 
 
-def test_a_lease_that_ran_out_while_the_store_was_closed_ends_at_once() -> None:
-    group = Group(
-        group_id="g",
-        num_rollouts=1,
-        num_ended=1,
-        status="taken",
-        taken_by="c",
-        lease_end=50.0,
-        create_time=1.0,
+def taken(**times: float) -> Group:
+    """A group of one that somebody holds."""
+    return Group(
+        group_id="g", num_rollouts=1, num_ended=1, status="taken", taken_by="c", create_time=1.0, **times
     )
+
+
+def test_a_lease_that_ran_out_while_the_store_was_closed_ends_at_once() -> None:
+    group = taken(lease_end=50.0)
     rollout = Rollout(
         rollout_id="r", input="x", group_id="g", status="succeeded", start_time=1.0, end_time=2.0
     )
@@ -223,16 +222,7 @@ def test_a_lease_that_ran_out_while_the_store_was_closed_ends_at_once() -> None:
 
 
 def test_a_lease_from_a_clock_that_was_set_back_ends_after_its_own_time() -> None:
-    group = Group(
-        group_id="g",
-        num_rollouts=1,
-        num_ended=1,
-        status="taken",
-        taken_by="c",
-        complete_time=90_000.0,
-        lease_end=90_070.0,
-        create_time=1.0,
-    )
+    group = taken(lease_end=90_070.0, complete_time=90_000.0)
     core = make_core(FakeClock(1000.0), Snapshot(groups=[group]))
     assert core.next_deadline() == 1070.0
     later = make_core(FakeClock(90_010.0), Snapshot(groups=[group]))
