@@ -36,14 +36,19 @@ def checked_time(value: float, field: str) -> float:
     return value
 
 
+def check_texts(span: Any, where: str = "") -> None:
+    """Raises InvalidValue for a span, or its row, that lacks one of its ids or its name."""
+    for field in ("rollout_id", "attempt_id", "trace_id", "span_id", "name"):
+        checked_text(getattr(span, field), f"{where}{field}")
+
+
 def check_span(span: Span) -> None:
     """Raises InvalidValue, naming the field, for a span with a plain field that cannot be kept."""
     if not isinstance(span, Span):
         raise InvalidValue(f"spans holds {span!r}; give a Span")
     if are_fields_sound(span) and type(span.attributes) is dict and not span.events:
         return
-    for field in ("rollout_id", "attempt_id", "trace_id", "span_id", "name"):
-        checked_text(getattr(span, field), field)
+    check_texts(span)
     for field in ("parent_id", "status_message"):
         if getattr(span, field):
             checked_text(getattr(span, field), field)

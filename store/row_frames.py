@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 
 from .errors import InvalidValue
-from .plain import are_fields_sound, is_unicode
+from .plain import are_fields_sound, check_texts, is_unicode
 from .rows import MAX_DEPTH, SpanRow, dump_json, iter_arrays, pack_span, unpack_span
 from .types import ARRAY_DTYPES, Json, Span, SpanEvent, SpanStatus
 from .wire import checked_text, decoder, load
@@ -144,6 +144,7 @@ def _checked(row: SpanRow, field: str) -> SpanRow:
         for kind, value, name in zip(_ROW_KINDS, row[:-1], SpanRow._fields, strict=False)
     ]
     row = SpanRow._make((*values, row.arrays))
+    check_texts(row, f"{field}.")
     # Readers expect the texts to begin and end with what they hold.
     row = row._replace(attributes=row.attributes.strip(), layout=row.layout.strip())
     if not isinstance(_loaded(row.attributes, f"{field}.attributes"), dict):

@@ -58,6 +58,10 @@ def test_what_is_let_through_at_a_glance_is_what_a_check_of_each_field_lets_thro
     ("changed", "message"),
     [
         ({"rollout_id": 5}, "rows[0].rollout_id is 5; give a string"),
+        *(
+            ({name: ""}, f"rows[0].{name} is ''; give a text that is not empty and valid Unicode")
+            for name in ("rollout_id", "attempt_id", "trace_id", "span_id", "name")
+        ),
         ({"name": "\ud800"}, "rows[0].name is '\\ud800', which is half of a character"),
         ({"parent_id": 5}, "rows[0].parent_id is 5; give a string"),
         ({"sequence_id": True}, "rows[0].sequence_id is True; give a whole number of at most 64 bits"),
