@@ -21,6 +21,7 @@ from raybolt.env.stepper import Prompt, RunStepper
 from raybolt.env.task import Task
 from raybolt.store.base import LightningStore
 from raybolt.store.types import AttemptedRollout
+from raybolt.store.values import checked_count
 
 GROUP_SIZE: Final = 16
 """Demonstrations in one group of the store: small beside an optimizer step, large beside a request for it."""
@@ -55,8 +56,10 @@ async def demonstrate(
     concurrency of 1 the teacher is asked in a fixed order; raise it for a teacher that has to be waited for.
     `codec` may be a function of the role, where roles have models of their own.
     In the store they form groups of `GROUP_SIZE`, so that a learner can take some of them by reference.
+
+    Raises InvalidValue for a concurrency below 1.
     """
-    free = asyncio.Semaphore(concurrency)
+    free = asyncio.Semaphore(checked_count(concurrency, "concurrency", least=1))
     label = f"demonstrations-{secrets.token_hex(3)}"
 
     async def one(index: int, task: Task) -> tuple[str, str | None]:

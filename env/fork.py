@@ -26,6 +26,7 @@ from raybolt.store.base import Latest, LightningStore
 from raybolt.store.errors import InvalidValue
 from raybolt.store.patience import ROOM_SECONDS
 from raybolt.store.types import AttemptedRollout
+from raybolt.store.values import checked_count
 
 Answerer: TypeAlias = "Callable[[Prompt], Action | Awaitable[Action]]"
 """The live policy: what it answers to a prompt, plain or async. An engine's tokens, or a `Completion`."""
@@ -69,8 +70,7 @@ async def fork(
     """
     recording = await read_recording(store, rollout_id, attempt_id, task)
     _check_call(recording, k)
-    if type(n) is not int or n < 1:
-        raise InvalidValue(f"n is {n!r}; give 1 or more")
+    n = checked_count(n, "n", least=1)
     parent = recording.rollout
     group_id = group_id or f"fork-{rollout_id}-{k}-{secrets.token_hex(3)}"
     await store.declare_group(group_id, n, task_id=parent.task_id)

@@ -21,6 +21,7 @@ from raybolt.store.base import LightningStore
 from raybolt.store.errors import InvalidValue, StoreError
 from raybolt.store.patience import add_when_room
 from raybolt.store.types import Attempt, Mode, Rollout, RolloutStatus, Span
+from raybolt.store.values import checked_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,7 @@ async def re_reward(
         InvalidValue: `concurrency` is below 1.
         StoreError: somebody else wrote rewards of the same version meanwhile; call it again.
     """
-    if type(concurrency) is not int or concurrency < 1:
-        raise InvalidValue(f"concurrency is {concurrency!r}; give 1 or more")
+    at_once = checked_count(concurrency, "concurrency", least=1)
     known = {task.task_id: task for task in tasks}
     stored = [
         found
@@ -90,7 +90,7 @@ async def re_reward(
         )
     ]
     version = 1 + max((reward_version(span) for each in stored for span in each.spans), default=0)
-    free = asyncio.Semaphore(concurrency)
+    free = asyncio.Semaphore(at_once)
 
     async def one(each: _Stored) -> float | str | None:
         async with free:

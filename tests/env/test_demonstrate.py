@@ -11,6 +11,7 @@ from raybolt.env.demonstrate import demonstrate
 from raybolt.env.limits import RunLimits
 from raybolt.env.task import Task
 from raybolt.env.trajectory import trajectory_from_spans
+from raybolt.store.errors import InvalidValue
 from raybolt.store.local import LocalStore
 
 ADD = ToolSpec("add", "adds", {"type": "object", "properties": {"a": {"type": "integer"}}})
@@ -99,3 +100,11 @@ async def test_a_teacher_that_fails_fails_this_rollout_alone(codec, wrong, error
     assert list(made.errors) == [made.rollout_ids[1]]
     assert made.errors[made.rollout_ids[1]].startswith(error)
     assert attempt.metadata["origin"] == "policy"
+
+
+@pytest.mark.parametrize("concurrency", [0, -1])
+async def test_runs_cannot_be_made_none_at_a_time(codec, concurrency):
+    async with LocalStore(None) as store:
+        with pytest.raises(InvalidValue, match=rf"concurrency is {concurrency}; give 1 or more"):
+            await demonstrate(Adder(), [Task("a", "")], teacher, store, codec=codec, concurrency=concurrency)
+        assert await store.query_rollouts() == []

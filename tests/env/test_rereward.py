@@ -253,10 +253,13 @@ async def test_tasks_stand_in_for_what_the_store_kept_of_them():
         assert list(made.rewards.values()) == [9.0]
 
 
-@pytest.mark.parametrize("concurrency", [0, -1, "8", None, 1.5])
-async def test_reward_functions_cannot_run_none_at_a_time(concurrency):
+@pytest.mark.parametrize(
+    ("concurrency", "remedy"),
+    [(0, "1 or more"), (-1, "1 or more"), ("8", "a whole number"), (None, "a whole number")],
+)
+async def test_reward_functions_cannot_run_none_at_a_time(concurrency, remedy):
     async with LocalStore() as store:
-        with pytest.raises(InvalidValue, match=r"concurrency is .*; give 1 or more"):
+        with pytest.raises(InvalidValue, match=rf"concurrency is {concurrency!r}; give {remedy}"):
             await re_reward(store, lambda task, result, trajectory: 1.0, concurrency=concurrency)
 
 
