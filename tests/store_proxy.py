@@ -12,6 +12,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
+from raybolt.store.answering import answering
+
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "host", "te", "upgrade"}
 
 
@@ -68,14 +70,10 @@ async def _run(proxy: Proxy, servers: list[str], started: "Future[None]", over: 
     async with aiohttp.ClientSession(connector=connector, auto_decompress=False) as session:
         handler = _Handler(proxy, servers, session)
         runner = web.ServerRunner(web.Server(handler.handle, auto_decompress=False), shutdown_timeout=1.0)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            proxy.url = f"http://127.0.0.1:{runner.addresses[0][1]}{proxy.ways.prefix}"
+        async with answering(runner, host="127.0.0.1", port=0) as (host, port):
+            proxy.url = f"http://{host}:{port}{proxy.ways.prefix}"
             started.set_result(None)
             await over.wait()
-        finally:
-            await runner.cleanup()
 
 
 class _Handler:

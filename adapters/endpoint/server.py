@@ -26,6 +26,7 @@ from raybolt.adapters.endpoint.offers import Offers
 from raybolt.adapters.endpoint.relay import Relay, UpstreamFailed
 from raybolt.adapters.endpoint.served import ServedRun
 from raybolt.adapters.endpoint.upstream import Upstream
+from raybolt.store.answering import answering
 from raybolt.store.errors import InvalidValue
 
 T = TypeVar("T")
@@ -116,12 +117,12 @@ class EndpointServer:
         runner = web.AppRunner(
             app, handler_cancellation=True, access_log=None, shutdown_timeout=_SHUTDOWN_SECONDS
         )
-        async with ClientSession(timeout=ClientTimeout(total=None), trust_env=True) as self._session:
-            await runner.setup()
-            await web.SockSite(runner, self._socket).start()
+        async with (
+            ClientSession(timeout=ClientTimeout(total=None), trust_env=True) as self._session,
+            answering(runner, sock=self._socket),
+        ):
             self._ready.set_result(None)
             await self._over.wait()
-            await runner.cleanup()
 
     def _routes(self) -> list[web.RouteDef]:
         return [

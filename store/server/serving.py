@@ -11,6 +11,7 @@ from typing import Self
 
 from aiohttp import web
 
+from raybolt.store.answering import answering
 from raybolt.store.client import StoreClient
 from raybolt.store.errors import InvalidValue, StoreError
 
@@ -115,13 +116,9 @@ class StoreServer:
         runner = web.AppRunner(
             self._app, access_log=None, auto_decompress=False, shutdown_timeout=_SHUTDOWN_SECONDS
         )
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, host, port, ssl_context=tls).start()
-            started.set_result(runner.addresses[0][1])
+        async with answering(runner, host=host, port=port, ssl=tls) as (_, real_port):
+            started.set_result(real_port)
             await self._closing.wait()
-        finally:
-            await runner.cleanup()
 
 
 def _is_loopback(host: str) -> bool:
