@@ -50,13 +50,22 @@ class Notes(TracingProcessor):
 
 
 class Uploads:
-    """What reached the SDK's uploading processor."""
+    """What reached the SDK's uploading processor.
+
+    It looks empty to the processor's thread, which earlier tests may have started.
+    """
 
     def __init__(self) -> None:
         self.items: list[object] = []
 
     def put_nowait(self, item: object) -> None:
         self.items.append(item)
+
+    def qsize(self) -> int:
+        return 0
+
+    def empty(self) -> bool:
+        return True
 
 
 @pytest.fixture
