@@ -1,21 +1,18 @@
 """One event loop's way to a store's server: its connections, and the requests under way on them."""
 
 import asyncio
-import io
 import itertools
 import os
 import ssl
 import uuid
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, NamedTuple
 
-import aiohttp
-from aiohttp import hdrs
-from yarl import URL
-
 from .errors import StoreError
+from .http_connection import LineBroken
+from .http_pool import HttpPool, Untrusted
 from .refusals import refusal
 from .routes import BY_OPERATION, REPEAT_HEADER
 from .row_frames import ROWS_TYPE, pack_rows
@@ -24,17 +21,12 @@ from .span_mailbox import SpanMailbox
 from .wire import Missing, load
 
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.05, 2.0
-_SILENCE_SECONDS = 90.0
-"""How long a server may say nothing; it answers requests that wait much sooner."""
 _LAST_SECONDS = 5.0
 """How long the end of an event loop waits for spans whose callers were cancelled."""
 _ELSEWHERE_SECONDS = 2.0
 """How long ``close`` waits for another event loop, which may be busy for much longer."""
-_GOODBYE_SECONDS = 1.0
-"""How long connections may take to close: one whose server does not read what was sent stays for longer."""
-_CHUNK_BYTES = 256 * 1024
 _LARGE_BYTES = 256 * 1024
-"""What an event loop should not stand still for: it is compressed beside it, and written bit by bit."""
+"""What an event loop should not stand still for: it is compressed beside it."""
 _OURS = frozenset({"application/json", ROWS_TYPE})
 """Media types of a server's answers."""
 _INHERITED: list["HttpLine"] = []
@@ -47,7 +39,7 @@ class Endpoint:
 
     url: str
     token: str | None
-    tls: ssl.SSLContext | bool
+    tls: ssl.SSLContext | None
     compress: bool
     retry_seconds: float
 
@@ -77,15 +69,10 @@ class HttpLine:
         self._under_way: set[_UnderWay] = set()
         self._names = map(f"{uuid.uuid4().hex}-{{}}".format, itertools.count())
         self._ending: asyncio.Task[None] | None = None
-        headers = {"Accept-Encoding": "gzip" if endpoint.compress else "identity"}
+        self._pool = HttpPool(endpoint.url, endpoint.tls)
+        self._headers = f"Host: {self._pool.authority}\r\nUser-Agent: raybolt\r\n"
         if endpoint.token is not None:
-            headers["Authorization"] = f"Bearer {endpoint.token}"
-        self._connector = aiohttp.TCPConnector(ssl=endpoint.tls, limit=0, keepalive_timeout=15.0)
-        self._session = aiohttp.ClientSession(
-            headers=headers,
-            connector=self._connector,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=_SILENCE_SECONDS),
-        )
+            self._headers += f"Authorization: Bearer {endpoint.token}\r\n"
         self._until_the_end = _until_the_loop_ends(self)
         with suppress(StopIteration):  # it waits for nothing
             anext(self._until_the_end).send(None)
@@ -104,16 +91,20 @@ class HttpLine:
 
         ``named`` is one that changes something: sent again, it gets the answer of the first.
         """
-        headers = {} if accept is None else {"Accept": accept}
+        headers = f"Accept-Encoding: {'gzip' if self._endpoint.compress else 'identity'}\r\n"
+        if accept is not None:
+            headers += f"Accept: {accept}\r\n"
         if named:
-            headers[REPEAT_HEADER] = next(self._names)
+            headers += f"{REPEAT_HEADER}: {next(self._names)}\r\n"
         if body is not None:
-            headers["Content-Type"] = media_type
+            headers += f"Content-Type: {media_type}\r\n"
             if self._endpoint.compress:
-                headers["Content-Encoding"] = "gzip"
+                headers += "Content-Encoding: gzip\r\n"
                 body = await _zipped(body)
+            headers += f"Content-Length: {len(body)}\r\n"
+        head = self._head(method, path, headers)
         with _UnderWay(self._under_way, self._endpoint.url):
-            return await self._answer(method, path, body, headers)
+            return await self._answer(path, head, body or b"")
 
     async def download(self, path: str, file: IO[bytes], on_bytes: Callable[[int], None]) -> None:
         """Writes an answer to a file while it comes, saying how many bytes there are; asks only once.
@@ -149,8 +140,8 @@ class HttpLine:
         if self._pid != os.getpid():
             _INHERITED.append(self)
             return
-        # Unlike `close`, this leaves no task on a loop that stands.
-        self._connector.__exit__(None, None, None)
+        if not self.loop.is_closed():
+            self._pool.abort()
 
     async def finish(self) -> None:
         """Ends the line once what cancelled callers left behind was sent, or a few seconds are over."""
@@ -167,9 +158,7 @@ class HttpLine:
         self.ended = True
         for request in self._under_way:
             request.cut()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_GOODBYE_SECONDS):
-                await self._connector.close()  # by which the session is closed, too
+        await self._pool.close()
 
     def _end_for(self, over: "asyncio.Future[None]") -> None:
         """Ends the line, and says so on another event loop."""
@@ -182,61 +171,60 @@ class HttpLine:
     def _is_at_work(self) -> bool:
         return self._pid == os.getpid() and self.loop.is_running()
 
-    async def _answer(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
+    def _head(self, method: str, path: str, headers: str) -> bytes:
+        return f"{method} {self._pool.prefix}{path} HTTP/1.1\r\n{self._headers}{headers}\r\n".encode()
+
+    async def _answer(self, path: str, head: bytes, body: bytes) -> Answer:
         deadline = self.loop.time() + self._endpoint.retry_seconds
         pause = _FIRST_PAUSE_SECONDS
         while True:
             if self.ended:
                 raise closed(self._endpoint.url)
             try:
-                return await self._ask(method, path, body, headers)
-            except aiohttp.ClientSSLError as error:
+                return await self._ask(path, head, body)
+            except Untrusted as error:
                 raise StoreError(
                     f"{self._endpoint.url} cannot be trusted: {error}; give ca, or mend it"
                 ) from None
-            except (aiohttp.ClientError, TimeoutError) as error:
+            except LineBroken as error:
                 if self.loop.time() + pause > deadline:
                     raise StoreError(
-                        f"the store at {self._endpoint.url} cannot be reached "
-                        f"({error or type(error).__name__}); is `raybolt store serve` running there?"
+                        f"the store at {self._endpoint.url} cannot be reached ({error}); is `raybolt store "
+                        "serve` running there?"
                     ) from None
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
-    async def _ask(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str]) -> Answer:
-        url = URL(f"{self._endpoint.url}{path}", encoded=True)
-        data = body if body is None or len(body) < _LARGE_BYTES else io.BytesIO(body)
-        async with self._session.request(
-            method, url, data=data, headers=headers, allow_redirects=False
-        ) as response:
-            content = await response.read()
-            status, header = response.status, response.headers.get(hdrs.CONTENT_TYPE, "")
-        media_type = header.partition(";")[0].strip().lower()
+    async def _ask(self, path: str, head: bytes, body: bytes) -> Answer:
+        status, media_type, content = await self._pool.ask(head, body)
         if status == 200 and media_type in _OURS:
             return Answer(content, media_type, missing=False)
-        error = refusal(str(url), status, content)
+        error = refusal(f"{self._endpoint.url}{path}", status, content)
         if error is None:
-            raise aiohttp.ClientError(f"status {status}")
+            raise LineBroken(f"status {status}")
         if isinstance(error, Missing):
             return Answer(b"", media_type, missing=True)
         raise error
 
     async def _write(self, path: str, file: IO[bytes], on_bytes: Callable[[int], None]) -> None:
-        url = URL(f"{self._endpoint.url}{path}", encoded=True)
+        url = f"{self._endpoint.url}{path}"
         num_bytes = 0
+
+        def write(chunk: bytes) -> None:
+            nonlocal num_bytes
+            num_bytes += file.write(chunk)
+            on_bytes(num_bytes)
+
+        head = self._head("GET", path, "Accept-Encoding: identity\r\n")
         try:
-            async with self._session.get(url, allow_redirects=False) as response:
-                if response.status != 200:
-                    error = refusal(str(url), response.status, await response.read())
-                    raise error or StoreError(f"{url} answers with status {response.status}; ask again later")
-                async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                    num_bytes += file.write(chunk)
-                    on_bytes(num_bytes)
-        except (aiohttp.ClientError, TimeoutError) as error:
+            status, _, content = await self._pool.ask(head, b"", write)
+        except LineBroken as error:
             raise StoreError(
-                f"the answer of {url} ended after {num_bytes} bytes ({error or type(error).__name__}); its "
-                "log may say why"
+                f"the answer of {url} ended after {num_bytes} bytes ({error}); its log may say why"
             ) from None
+        if status != 200:
+            refused = refusal(url, status, content)
+            raise refused or StoreError(f"{url} answers with status {status}; ask again later")
 
     async def _add_rows(self, rows: list[SpanRow]) -> list[int]:
         route = BY_OPERATION["add_rows"]

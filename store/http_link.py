@@ -19,8 +19,11 @@ class HttpLink:
     def __init__(
         self, url: str, *, token: str | None, ca: str | None, compress: bool, retry_seconds: float
     ) -> None:
-        tls = _trusting(ca) if ca is not None else True
-        self._endpoint = Endpoint(checked_url(url), token, tls, compress, retry_seconds)
+        url = checked_url(url)
+        if token is not None and not token.isprintable():
+            raise InvalidValue("token has a line break or the like, which no header holds; give it without")
+        tls = _trusting(ca) if url.startswith("https:") else None
+        self._endpoint = Endpoint(url, token, tls, compress, retry_seconds)
         self._lock = threading.Lock()
         self._lines: _Lines = {}
         self._closed = False
@@ -69,7 +72,7 @@ def _discard(lines: _Lines) -> None:
         line.discard()
 
 
-def _trusting(ca: str) -> ssl.SSLContext:
+def _trusting(ca: str | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca)
     except OSError as error:

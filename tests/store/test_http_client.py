@@ -325,6 +325,13 @@ def test_an_address_with_more_than_a_path_is_refused_at_once(url: str, remedy: s
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("token", ["secret\n", "secret\r\nX-Other: 1", "sec\0ret"])
+def test_a_token_that_no_header_can_hold_is_refused_at_once(token: str) -> None:
+    with pytest.raises(InvalidValue, match="token has a line break or the like") as refused:
+        HttpStore("http://127.0.0.1:1", token=token)
+    assert "secret" not in str(refused.value)
+
+
 def test_importing_the_room_loads_no_web_framework() -> None:
     code = (
         "import sys, raybolt.store; print({'aiohttp', 'opentelemetry', 'pyarrow', 'ray'} & set(sys.modules))"

@@ -321,6 +321,26 @@ async def test_closing_does_not_wait_for_a_loop_that_is_busy(
             await until(lambda: silent.num_open == 0)
 
 
+def test_a_loop_of_uvloop_is_one_like_others(server: StoreServer) -> None:
+    uvloop = pytest.importorskip("uvloop")
+
+    async def use() -> None:
+        async with HttpStore(server.url) as store:
+            started = await store.start_rollout("x")
+            large = make_call_span(started.attempt, 0)
+            large.attributes["ids"] = np.arange(2**20, dtype=np.int32)
+            await asyncio.gather(*(store.add_span(make_call_span(started.attempt, i)) for i in range(1, 50)))
+            await store.add_span(large)
+            assert len(await store.query_spans(started.rollout_id)) == 50
+            waiting = asyncio.create_task(store.wait_for_rollouts(rollout_ids=[started.rollout_id]))
+            await asyncio.sleep(0.05)
+        with pytest.raises(StoreError, match=CLOSED):
+            await waiting
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(use())
+
+
 def test_closing_lets_go_of_a_loop_that_stands(server: StoreServer) -> None:
     loop = asyncio.new_event_loop()
     store = HttpStore(server.url)

@@ -1,0 +1,218 @@
+"""One connection to a store's server: a request, its answer, then the next request.
+
+The answers are read by httptools, which is the parser of Node.js. A client of all that HTTP can do would be a
+quarter of what a span over HTTP costs.
+"""
+
+import asyncio
+import gzip
+import zlib
+from collections.abc import Callable
+from typing import Final, NamedTuple, cast
+
+import httptools
+
+_IDLE_SECONDS: Final = 15.0
+"""How long a connection without a request is kept: less than servers and proxies keep it."""
+_SILENCE_SECONDS: Final = 90.0
+"""How long a server may say nothing; it answers requests that wait much sooner."""
+_AT_ONCE_BYTES: Final = 256 * 1024
+"""How much is written, or unpacked, without giving the event loop a turn."""
+_INFORMATIONAL: Final = frozenset(range(100, 200))
+_BODILESS: Final = _INFORMATIONAL | {204, 304}
+
+
+class LineBroken(Exception):
+    """No answer came, or only a part of one."""
+
+
+class Response(NamedTuple):
+    """What came back."""
+
+    status: int
+    media_type: str
+    """In lower case, without parameters; empty if none is named."""
+    body: bytes
+
+
+class HttpConnection(asyncio.Protocol):
+    """Asks one thing at a time. Belongs to the event loop on which it was made."""
+
+    def __init__(self, on_lost: Callable[["HttpConnection"], None]) -> None:
+        """Will call ``on_lost`` with itself once it is no longer open."""
+        self._on_lost = on_lost
+        self._loop = asyncio.get_running_loop()
+        self._parser = httptools.HttpResponseParser(self)
+        self._answered: asyncio.Future[None] | None = None
+        """What who asks waits for."""
+        self._unblocked: asyncio.Future[None] | None = None
+        """What who writes waits for, while the transport has enough."""
+        self._sink: Callable[[bytes], object] | None = None
+        self._error: Exception | None = None
+        self._is_kept = True
+        self._is_surplus = False
+        self._heard = self._loop.time()
+        self._expect()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it can be asked: it is open, and whole requests and answers have gone over it."""
+        is_at_rest = self._is_kept and self._answered is None and not self._transport.is_closing()
+        return is_at_rest and self._transport.get_write_buffer_size() == 0
+
+    async def ask(self, head: bytes, body: bytes, sink: Callable[[bytes], object] | None = None) -> Response:
+        """Sends a request and returns its answer; the body of one with status 200 goes to the sink, if any.
+
+        Raises LineBroken, or what the sink raises.
+        """
+        if not self.is_free:
+            raise LineBroken("the server hung up")
+        self._answered, self._sink = self._loop.create_future(), sink
+        self._heard = self._loop.time()
+        self._expect()
+        try:
+            if len(body) <= _AT_ONCE_BYTES:
+                self._transport.write(head + body)
+            else:
+                await self._write(head, body, self._answered)
+            await self._answered
+            if self._error is not None:
+                raise self._error
+        except BaseException:
+            self.abort()
+            raise
+        finally:
+            self._answered = self._sink = None
+        content = b"".join(self._parts)
+        if self._encoding == b"gzip":
+            content = await _unzipped(content)
+        media_type = self._media_type.partition(b";")[0].strip().lower().decode("latin-1")
+        return Response(self._status, media_type, content)
+
+    def abort(self) -> None:
+        """Closes it now, whatever is under way."""
+        self._transport.abort()
+
+    async def _write(self, head: bytes, body: bytes, answered: "asyncio.Future[None]") -> None:
+        self._transport.write(head)
+        view = memoryview(body)
+        for start in range(0, len(view), _AT_ONCE_BYTES):
+            self._transport.write(view[start : start + _AT_ONCE_BYTES])
+            await (self._unblocked or asyncio.sleep(0))
+            self._heard = self._loop.time()
+            if answered.done():  # as when it is refused for its size
+                self._is_kept = False
+                return
+
+    def _look(self) -> None:
+        """Looks whether anybody still needs the connection, or has waited too long."""
+        limit = _IDLE_SECONDS if self._answered is None else _SILENCE_SECONDS
+        left = self._heard + limit - self._loop.time()
+        if left > 0:
+            self._timer = self._loop.call_later(min(left, _IDLE_SECONDS), self._look)
+        else:
+            self._end(LineBroken(f"the server said nothing for {limit:.0f} seconds"))
+
+    def _end(self, error: Exception) -> None:
+        self._answer(error)
+        self.abort()
+
+    def _answer(self, error: Exception | None) -> None:
+        """Lets who asked go on."""
+        if self._answered is not None and not self._answered.done():
+            self._error = error
+            self._answered.set_result(None)
+        self.resume_writing()
+
+    def _pass_on(self) -> None:
+        """Hands on what has come of the answer."""
+        if self._sink is not None and self._parts and self._status == 200:
+            try:
+                self._sink(b"".join(self._parts))
+            except Exception as error:
+                self._end(error)
+                return
+            self._parts.clear()
+        if self._is_complete:
+            self._answer(None)
+
+    # For the event loop
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are like it, but no subclass
+        self._timer = self._loop.call_later(_IDLE_SECONDS, self._look)
+
+    def data_received(self, data: bytes) -> None:
+        self._heard = self._loop.time()
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._end(LineBroken(f"the answer is no HTTP: {error}"))
+            return
+        if self._is_surplus:
+            self._end(LineBroken("more came than was asked for"))
+            return
+        self._pass_on()
+
+    def eof_received(self) -> None:
+        if self._is_until_eof:
+            self.on_message_complete()
+            self._pass_on()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._on_lost(self)
+        self._timer.cancel()
+        self._answer(LineBroken(f"the connection broke: {error}" if error else "the server hung up"))
+
+    def pause_writing(self) -> None:
+        self._unblocked = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self._unblocked is not None and not self._unblocked.done():
+            self._unblocked.set_result(None)
+        self._unblocked = None
+
+    # For the parser
+
+    def on_message_begin(self) -> None:
+        if self._answered is None or self._is_complete:
+            self._is_surplus = True
+        else:
+            self._expect()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"content-type":
+            self._media_type = value
+        elif name == b"content-encoding":
+            self._encoding = value.lower()
+        elif name in (b"content-length", b"transfer-encoding"):
+            self._has_end = True
+
+    def on_headers_complete(self) -> None:
+        self._status = self._parser.get_status_code()
+        self._is_until_eof = not self._has_end and self._status not in _BODILESS
+
+    def on_body(self, data: bytes) -> None:
+        self._parts.append(data)
+
+    def on_message_complete(self) -> None:
+        if self._status not in _INFORMATIONAL:
+            self._is_complete = True
+            self._is_kept = self._is_kept and self._parser.should_keep_alive()
+
+    def _expect(self) -> None:
+        """Makes ready for an answer."""
+        self._media_type = self._encoding = b""
+        self._parts: list[bytes] = []
+        self._status = 0
+        self._has_end = self._is_until_eof = self._is_complete = False
+
+
+async def _unzipped(packed: bytes) -> bytes:
+    try:
+        if len(packed) <= _AT_ONCE_BYTES:
+            return gzip.decompress(packed)
+        return await asyncio.to_thread(gzip.decompress, packed)
+    except (EOFError, OSError, zlib.error) as error:
+        raise LineBroken(f"the answer is not gzip: {error}") from None
