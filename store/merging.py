@@ -35,21 +35,28 @@ async def merged_workers(ask_all: AskAll, query: Mapping[str, Any]) -> list[Work
     for part in parts:
         for worker in part:
             known.setdefault(worker.worker_id, []).append(worker)
+    workers = sorted(map(merged_worker, known.values()), key=lambda worker: worker.first_heard_time or 0.0)
     tests = [is_in("status", query["status_in"]), contains("worker_id", query["worker_id_contains"])]
     paging = {name: query[name] for name in ("sort_by", "sort_order", "limit", "offset")}
-    return page(chosen(map(merged_worker, known.values()), tests, query["filter_logic"]), Worker, **paging)
+    return page(chosen(workers, tests, query["filter_logic"]), Worker, **paging)
 
 
 def merged_worker(parts: Sequence[Worker]) -> Worker:
     """One worker as several shards know it: busy if it is busy for one of them, else as it was left last."""
     by_heartbeat = max(parts, key=lambda worker: worker.last_heartbeat_time or 0.0)
     by_work = max(parts, key=lambda w: (w.current_attempt_id is not None, w.last_busy_time or 0.0))
+    # What a shard holds for idle, since it has no attempt of it, may be busy for another.
+    busy_since = [worker.last_busy_time or 0.0 for worker in parts if worker.status == "busy"]
+    idle = [worker.last_idle_time for worker in parts if worker.last_idle_time is not None]
     return replace(
         by_heartbeat,
         status=max(parts, key=_says_most).status,
+        first_heard_time=min(
+            (each.first_heard_time for each in parts if each.first_heard_time is not None), default=None
+        ),
         last_dequeue_time=_largest([worker.last_dequeue_time for worker in parts]),
         last_busy_time=_largest([worker.last_busy_time for worker in parts]),
-        last_idle_time=_largest([worker.last_idle_time for worker in parts]),
+        last_idle_time=_largest([time for time in idle if not busy_since or time <= min(busy_since)]),
         current_rollout_id=by_work.current_rollout_id,
         current_attempt_id=by_work.current_attempt_id,
     )

@@ -171,6 +171,7 @@ class Worker:
 
     worker_id: str
     status: WorkerStatus = "unknown"
+    first_heard_time: float | None = None
     heartbeat_stats: Mapping[str, Json] | None = None
     """What it last said of itself."""
     last_heartbeat_time: float | None = None

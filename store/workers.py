@@ -35,7 +35,7 @@ class WorkerBook:
 
     def beat(self, worker_id: str, now: float, stats: Mapping[str, Json] | None) -> Worker:
         """Notes a heartbeat, with new statistics if any are given."""
-        entry = self._entry(worker_id)
+        entry = self._entry(worker_id, now)
         entry.worker = replace(
             entry.worker,
             last_heartbeat_time=now,
@@ -52,7 +52,7 @@ class WorkerBook:
 
     def asked(self, worker_id: str, now: float) -> None:
         """Notes that the worker asked for work: it has no other than what is known to be in flight."""
-        entry = self._entry(worker_id)
+        entry = self._entry(worker_id, now)
         entry.worker = replace(entry.worker, last_dequeue_time=now)
         if not entry.in_flight and entry.worker.status != "idle":
             self._settle(entry, "idle", now)
@@ -70,18 +70,20 @@ class WorkerBook:
             gone = attempt.status in ("timeout", "unresponsive")
             self._release(attempt.worker_id, attempt.attempt_id, "unknown" if gone else "idle", now)
         elif before is None or before.worker_id != attempt.worker_id or before.status == "unresponsive":
-            entry = self._entry(attempt.worker_id)
+            entry = self._entry(attempt.worker_id, now)
             entry.in_flight[attempt.attempt_id] = attempt.rollout_id
             entry.worker = replace(entry.worker, last_busy_time=now)
             self._settle(entry, "busy", now)
 
     def forget(self, attempt: Attempt, now: float) -> None:
         """Takes a deleted attempt from the worker that may still be at it."""
-        if attempt.worker_id is not None and attempt.attempt_id in self._entry(attempt.worker_id).in_flight:
+        if attempt.worker_id is None:
+            return
+        if attempt.attempt_id in self._entry(attempt.worker_id, now).in_flight:
             self._release(attempt.worker_id, attempt.attempt_id, "idle", now)
 
     def _release(self, worker_id: str, attempt_id: str, status: WorkerStatus, now: float) -> None:
-        entry = self._entry(worker_id)
+        entry = self._entry(worker_id, now)
         entry.in_flight.pop(attempt_id, None)
         self._settle(entry, "busy" if entry.in_flight else status, now)
 
@@ -94,7 +96,7 @@ class WorkerBook:
             worker = replace(worker, last_idle_time=now)
         entry.worker = worker
 
-    def _entry(self, worker_id: str) -> _Entry:
+    def _entry(self, worker_id: str, now: float) -> _Entry:
         if worker_id not in self._entries:
-            self._entries[worker_id] = _Entry(Worker(worker_id=worker_id), {})
+            self._entries[worker_id] = _Entry(Worker(worker_id=worker_id, first_heard_time=now), {})
         return self._entries[worker_id]

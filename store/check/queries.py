@@ -166,6 +166,10 @@ async def workers_by_page(store: LightningStore) -> None:
     )
     with refused(InvalidValue, "filter_logic", "'xor'"):
         await find(filter_logic="xor")
+    at_work = [f"z-{9 - index}" for index in range(10)]
+    for worker_id in at_work:
+        await store.start_rollout("x", worker_id=worker_id)
+    expect(await find(worker_id_contains="z-"), at_work, "the order of those that started attempts")
 
 
 QUERIES = (

@@ -23,8 +23,10 @@ async def heartbeats(store: LightningStore) -> None:
         (first.worker_id, first.status, first.heartbeat_stats), ("w", "unknown", {"load": 1}), "the worker"
     )
     present(first.last_heartbeat_time, "last_heartbeat_time")
+    heard = present(first.first_heard_time, "first_heard_time")
     second = await store.update_worker("w")
     expect(second.heartbeat_stats, {"load": 1}, "statistics after a heartbeat without any")
+    expect(second.first_heard_time, heard, "first_heard_time after another heartbeat")
     third = await store.update_worker("w", heartbeat_stats={"load": 2})
     expect(third.heartbeat_stats, {"load": 2}, "statistics replaced")
     expect(await store.get_worker_by_id("w"), third, "the worker, read")
@@ -45,6 +47,11 @@ async def asking_for_nothing(store: LightningStore) -> None:
     started = await store.start_rollout("x", worker_id="w")
     await store.dequeue_rollout("w")
     expect(await _state(store), ("busy", started.rollout_id), "a worker that asks for more than it has")
+    for index in range(4):
+        at_work = f"at-work-{index}"
+        await store.start_rollout("x", worker_id=at_work)
+        await store.dequeue_rollout(at_work)
+        expect((await _worker(store, at_work)).last_idle_time, None, "last_idle_time of one always at work")
     await store.update_attempt(started.rollout_id, "latest", "unresponsive")
     expect(await _state(store), ("unknown", None), "a worker that fell silent")
     await store.dequeue_rollout("w")
