@@ -8,7 +8,8 @@ import asyncio
 import gzip
 import zlib
 from collections.abc import Callable
-from typing import Final, NamedTuple, cast
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, cast
 
 import httptools
 
@@ -43,16 +44,15 @@ class HttpConnection(asyncio.Protocol):
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpResponseParser(self)
-        self._answered: asyncio.Future[None] | None = None
+        self._answered: asyncio.Future[_Received | Exception] | None = None
         """What who asks waits for."""
         self._unblocked: asyncio.Future[None] | None = None
         """What who writes waits for, while the transport has enough."""
         self._sink: Callable[[bytes], object] | None = None
-        self._error: Exception | None = None
         self._is_kept = True
         self._is_surplus = False
         self._heard = self._loop.time()
-        self._expect()
+        self._received = _Received()
 
     @property
     def is_free(self) -> bool:
@@ -69,31 +69,31 @@ class HttpConnection(asyncio.Protocol):
             raise LineBroken("the server hung up")
         self._answered, self._sink = self._loop.create_future(), sink
         self._heard = self._loop.time()
-        self._expect()
+        self._received = _Received()
         try:
             if len(body) <= _AT_ONCE_BYTES:
                 self._transport.write(head + body)
             else:
                 await self._write(head, body, self._answered)
-            await self._answered
-            if self._error is not None:
-                raise self._error
+            received = await self._answered
+            if isinstance(received, Exception):
+                raise received
         except BaseException:
             self.abort()
             raise
         finally:
             self._answered = self._sink = None
-        content = b"".join(self._parts)
-        if self._encoding == b"gzip":
-            content = await _unzipped(content)
-        media_type = self._media_type.partition(b";")[0].strip().lower().decode("latin-1")
-        return Response(self._status, media_type, content)
+        body = b"".join(received.parts)
+        if received.encoding == b"gzip":
+            body = await _unzipped(body)
+        media_type = received.media_type.partition(b";")[0].strip().lower().decode("latin-1")
+        return Response(received.status, media_type, body)
 
     def abort(self) -> None:
         """Closes it now, whatever is under way."""
         self._transport.abort()
 
-    async def _write(self, head: bytes, body: bytes, answered: "asyncio.Future[None]") -> None:
+    async def _write(self, head: bytes, body: bytes, answered: "asyncio.Future[Any]") -> None:
         self._transport.write(head)
         view = memoryview(body)
         for start in range(0, len(view), _AT_ONCE_BYTES):
@@ -117,24 +117,24 @@ class HttpConnection(asyncio.Protocol):
         self._answer(error)
         self.abort()
 
-    def _answer(self, error: Exception | None) -> None:
+    def _answer(self, received: "_Received | Exception") -> None:
         """Lets who asked go on."""
         if self._answered is not None and not self._answered.done():
-            self._error = error
-            self._answered.set_result(None)
+            self._answered.set_result(received)
         self.resume_writing()
 
     def _pass_on(self) -> None:
         """Hands on what has come of the answer."""
-        if self._sink is not None and self._parts and self._status == 200:
+        received = self._received
+        if self._sink is not None and received.parts and received.status == 200:
             try:
-                self._sink(b"".join(self._parts))
+                self._sink(b"".join(received.parts))
             except Exception as error:
                 self._end(error)
                 return
-            self._parts.clear()
-        if self._is_complete:
-            self._answer(None)
+            received.parts.clear()
+        if received.is_whole:
+            self._answer(received)
 
     # For the event loop
 
@@ -155,7 +155,7 @@ class HttpConnection(asyncio.Protocol):
         self._pass_on()
 
     def eof_received(self) -> None:
-        if self._is_until_eof:
+        if self._received.is_until_eof:
             self.on_message_complete()
             self._pass_on()
 
@@ -175,38 +175,45 @@ class HttpConnection(asyncio.Protocol):
     # For the parser
 
     def on_message_begin(self) -> None:
-        if self._answered is None or self._is_complete:
-            self._is_surplus = True
-        else:
-            self._expect()
+        self._is_surplus = self._answered is None or self._received.is_whole
+        self._received = _Received()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
         if name == b"content-type":
-            self._media_type = value
+            self._received.media_type = value
         elif name == b"content-encoding":
-            self._encoding = value.lower()
+            self._received.encoding = value.lower()
         elif name in (b"content-length", b"transfer-encoding"):
-            self._has_end = True
+            self._received.has_end = True
 
     def on_headers_complete(self) -> None:
-        self._status = self._parser.get_status_code()
-        self._is_until_eof = not self._has_end and self._status not in _BODILESS
+        self._received.status = self._parser.get_status_code()
 
     def on_body(self, data: bytes) -> None:
-        self._parts.append(data)
+        self._received.parts.append(data)
 
     def on_message_complete(self) -> None:
-        if self._status not in _INFORMATIONAL:
-            self._is_complete = True
+        if self._received.status not in _INFORMATIONAL:
+            self._received.is_whole = True
             self._is_kept = self._is_kept and self._parser.should_keep_alive()
 
-    def _expect(self) -> None:
-        """Makes ready for an answer."""
-        self._media_type = self._encoding = b""
-        self._parts: list[bytes] = []
-        self._status = 0
-        self._has_end = self._is_until_eof = self._is_complete = False
+
+@dataclass(slots=True)
+class _Received:
+    """What has come of an answer."""
+
+    status: int = 0
+    media_type: bytes = b""
+    encoding: bytes = b""
+    parts: list[bytes] = field(default_factory=list)
+    has_end: bool = False
+    is_whole: bool = False
+
+    @property
+    def is_until_eof(self) -> bool:
+        """Whether it ends with the connection."""
+        return self.status != 0 and self.status not in _BODILESS and not self.has_end
 
 
 async def _unzipped(packed: bytes) -> bytes:
