@@ -2,54 +2,15 @@
 
 import asyncio
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 
-from store_samples import make_call_span
+from store_process import all_go_on, free_port, start_server, write
 
-from raybolt.store import HttpStore, LocalStore
+from raybolt.store import LocalStore
 
 NUM_CLIENTS, NUM_KILLS = 4, 4
-
-
-def start_server(folder: Path, port: int) -> subprocess.Popen[str]:
-    """Runs `raybolt store serve`; returns when it says where."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "raybolt.cli", "store", "serve", str(folder), "--port", str(port)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stdout is not None
-    assert process.stdout.readline().startswith("serving ")
-    return process
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port: int = unused.getsockname()[1]
-        return port
-
-
-async def write(url: str, rollout_id: str, acknowledged: list[str], over: asyncio.Event) -> None:
-    """Adds spans until it is over; notes the ids of those that were acknowledged."""
-    async with HttpStore(url) as store:
-        started = await store.start_rollout("x", rollout_id=rollout_id)
-        number = 0
-        while not over.is_set():
-            spans = [make_call_span(started.attempt, number + i) for i in range(5)]
-            number += 5
-            await store.add_many_spans(spans)
-            acknowledged += [span.span_id for span in spans]
-
-
-async def all_go_on(acknowledged: dict[str, list[str]], writers: list[asyncio.Task[None]]) -> None:
-    """Returns when every client has had something acknowledged since now."""
-    before = {rollout_id: len(ids) for rollout_id, ids in acknowledged.items()}
-    while any(len(ids) == before[rollout_id] for rollout_id, ids in acknowledged.items()):
-        assert not any(writer.done() for writer in writers)
-        await asyncio.sleep(0.01)
 
 
 async def test_spans_that_a_killed_server_acknowledged_are_there_once(tmp_path: Path) -> None:
