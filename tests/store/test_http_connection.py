@@ -218,27 +218,27 @@ async def test_a_connection_that_nobody_needs_is_closed(monkeypatch):
 
 
 async def test_a_server_has_its_time_from_when_it_was_asked(monkeypatch):
-    monkeypatch.setattr(http_connection, "_SILENCE_SECONDS", 1.6)
-    monkeypatch.setattr(http_connection, "_IDLE_SECONDS", 2.0)
+    monkeypatch.setattr(http_connection, "_SILENCE_SECONDS", 3.2)
+    monkeypatch.setattr(http_connection, "_IDLE_SECONDS", 4.0)
 
     async def late(writer: asyncio.StreamWriter) -> None:
-        await asyncio.sleep(1.0)
+        await asyncio.sleep(2.0)
         writer.write(OK)
 
     async with pool_at(server := Scripted(OK, late)) as pool:
         await ask(pool)
-        await asyncio.sleep(1.4)
+        await asyncio.sleep(2.8)
         assert (await ask(pool)).body == b"[42]"
         assert server.num_connections == 1
 
 
 async def test_a_server_that_says_nothing_is_given_up_and_one_that_goes_on_is_not(monkeypatch):
-    monkeypatch.setattr(http_connection, "_SILENCE_SECONDS", 0.4)
-    monkeypatch.setattr(http_connection, "_IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(http_connection, "_SILENCE_SECONDS", 1.6)
+    monkeypatch.setattr(http_connection, "_IDLE_SECONDS", 0.5)
 
     async def slowly(writer: asyncio.StreamWriter) -> None:
-        for part in (OK[:5], OK[5:20], OK[20:40], OK[40:]):
-            await asyncio.sleep(0.2)
+        for part in (OK[:20], OK[20:40], OK[40:]):
+            await asyncio.sleep(0.8)
             writer.write(part)
 
     async def nothing(writer: asyncio.StreamWriter) -> None:
@@ -367,10 +367,18 @@ async def test_a_host_is_found_by_its_name():
         await named.close()
 
 
-@pytest.mark.parametrize("host", ["no-such-host.invalid", f"{'a' * 64}.example"])
-async def test_a_host_that_there_is_none_of_is_an_error(host):
-    with pytest.raises(LineBroken):
-        await ask(HttpPool(f"http://{host}:1", None))
+async def test_a_host_that_there_is_none_of_is_an_error(monkeypatch):
+    def unknown(*arguments: object, **options: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    with pytest.raises(LineBroken, match="not known"):
+        await ask(HttpPool("http://no-such-host.example:1", None))
+
+
+async def test_a_host_whose_name_cannot_be_one_is_an_error():
+    with pytest.raises(LineBroken, match="label"):
+        await ask(HttpPool(f"http://{'a' * 64}.example:1", None))
 
 
 async def test_a_server_that_does_not_shake_hands_is_given_up(monkeypatch):
