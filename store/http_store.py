@@ -58,9 +58,9 @@ class HttpStore(StoreClient):
     Its methods may be awaited on any number of event loops and threads. Each loop has connections of its own,
     which end with it, or by ``close``. Requests are repeated while the server cannot be reached, which their
     ids make harmless; after ``RETRY_SECONDS`` they raise StoreError, and at once when the store is closed.
-    Spans that are added at the same time share a request. No later call on the same loop overtakes them; of
-    another loop's calls only those that begin after ``add_span`` has returned are sure to come behind them. A
-    group's handle refers to its address on the server; ``read_group`` fetches it from there.
+    Spans that are added while others are under way share a request. No later call on the same loop overtakes
+    them; of another loop's calls only those that begin after ``add_span`` has returned are sure to come
+    behind them. A group's handle refers to its address on the server; ``read_group`` fetches it from there.
     """
 
     def __init__(

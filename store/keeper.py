@@ -73,6 +73,8 @@ class Keeper:
         self._lock = threading.RLock()
         self._ended, self._completed, self._changed = Waiters(), Waiters(), Waiters()
         self._closed = False
+        self._turns: set[asyncio.AbstractEventLoop] = set()
+        """Event loops on which something was changed in their present turn."""
         self._retention_seconds = retention_seconds
         self._clock = clock or SteadyClock()
         self._opened = self._next_prune = self._reserved = self._clock()
@@ -169,16 +171,12 @@ class Keeper:
             self._plan_tick()
             if self._journal is None:
                 return answers
-            if self._journal.flushed:  # nothing was changed, and what was answered is journalled
-                self._flush()  # for the cache, which the answers may have filled
-                return answers
-        await asyncio.sleep(0)  # the calls of this tick of the loop share one transaction
-        try:
-            with self._lock:
-                self._flush()
-        except StoreError as error:
-            return [error] * len(answers)
-        return answers
+            # What changed nothing, and was answered by what is journalled, flushes no more than the cache.
+            if self._journal.flushed or self._is_first_of_turn():
+                return self._flushed(answers)
+        await asyncio.sleep(0)  # all but the first call of a turn of the loop share one transaction
+        with self._lock:
+            return self._flushed(answers)
 
     def close(self) -> None:
         """Writes what is pending and lets go of the folder; closing twice does nothing.
@@ -201,6 +199,23 @@ class Keeper:
             return self._operations[operation](**arguments)
         except Exception as error:  # whatever it is, it concerns this question's caller and no other
             return error
+
+    def _is_first_of_turn(self) -> bool:
+        """Whether it is the first change in this turn of the event loop, which is most often the only one."""
+        loop = asyncio.get_running_loop()
+        if loop in self._turns:
+            return False
+        self._turns.add(loop)
+        loop.call_soon(self._turns.discard, loop)
+        return True
+
+    def _flushed(self, answers: list[Any]) -> list[Any]:
+        """Returns the answers, once what they tell of is journalled; else errors in their places."""
+        try:
+            self._flush()
+        except StoreError as error:
+            return [error] * len(answers)
+        return answers
 
     def _flush(self) -> None:
         if self._journal is not None and not self._closed:

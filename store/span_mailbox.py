@@ -39,9 +39,7 @@ class SpanMailbox:
 
     async def _send_own(self, rows: list[SpanRow], answer: "asyncio.Future[list[int]]") -> None:
         try:
-            await asyncio.sleep(0)  # for what else is added at this time
-            if len(self._waiting) == 1:
-                answer.set_result(await self._send_parts(rows))
+            answer.set_result(await self._send_parts(rows))
         except asyncio.CancelledError:
             answer.cancel()  # nobody waits for it
             self._go_on()

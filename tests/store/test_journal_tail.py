@@ -165,6 +165,33 @@ async def test_what_waits_in_the_tail_can_be_read_when_memory_has_let_go_of_it(
 
 
 @pytest.mark.usefixtures("unsettled")
+async def test_the_first_change_of_a_turn_is_written_at_once_and_the_others_together(
+    tmp_path: Path, unsettled: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries: list[bytes] = []
+    append = Tail.append
+
+    def noted(self: Tail, entry: bytes) -> None:
+        entries.append(entry)
+        append(self, entry)
+
+    monkeypatch.setattr(Tail, "append", noted)
+    async with LocalStore(tmp_path) as store:
+        attempt = (await store.start_rollout("x", rollout_id="r")).attempt
+        for first in (1, 7, 13):
+            await asyncio.sleep(0)
+            entries.clear()
+            spans = [make_span(attempt, first + place) for place in range(6)]
+            await asyncio.gather(*map(store.add_span, spans))
+            written = [[span for span in spans if span.span_id.encode() in entry] for entry in entries]
+            assert written == [spans[:1], spans[1:]]
+        turns: list[int] = []
+        asyncio.get_running_loop().call_soon(turns.append, 1)
+        for number in range(19, 22):  # by which nobody keeps others from their turn
+            await store.add_span(make_span(attempt, number))
+        assert turns == [1]
+
+
 async def test_a_closed_folder_has_no_tail(tmp_path: Path) -> None:
     async with LocalStore(tmp_path) as store:
         await store.enqueue_rollout("x")
