@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import json
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from agentlightning.store.client_server import LightningStoreClient, LightningStoreServer
@@ -64,35 +65,55 @@ QUERIES = {
 NUM_ATTEMPTS, PER_ATTEMPT, PASSES = 50, 20, 10
 
 
-async def measure(store: Any, num_spans: int) -> dict[str, float]:
-    """Spans or queries a second, by operation; the spans are made beforehand."""
+async def measure(store: Any, num_spans: int, parts: int) -> dict[str, float]:
+    """Spans or queries a second, by operation; the spans are made beforehand, and each part has its turn."""
     rates = {}
     works = {"add_span": one_by_one, "add_span_concurrent": at_once, "add_many_spans": in_batches}
+    size = num_spans // parts
+    wait_for_turn()
     for operation, work in works.items():
         started = await store.start_rollout({"n": 1})
         ids = started.rollout_id, started.attempt.attempt_id
         spans = [make_span(*ids, number) for number in range(num_spans)]
-        start = time.perf_counter()
-        await work(store, spans)
-        rates[operation] = num_spans / (time.perf_counter() - start)
+        times = [await seconds(work(store, spans[at : at + size])) for at in range(0, num_spans, size)]
+        rates[operation] = num_spans / sum(times)
     attempts = []
     for _ in range(NUM_ATTEMPTS):
         started = await store.start_rollout({"n": 1})
         attempts.append((started.rollout_id, started.attempt.attempt_id))
         await store.add_many_spans([make_span(*attempts[-1], number) for number in range(PER_ATTEMPT)])
     for operation, query in QUERIES.items():
-        start = time.perf_counter()
-        for ids in attempts * PASSES:
-            await query(store, *ids)
-        rates[operation] = PASSES * NUM_ATTEMPTS / (time.perf_counter() - start)
+        asked = attempts * (PASSES // parts)
+        times = [await seconds(each(store, query, asked)) for _ in range(parts)]
+        rates[operation] = parts * len(asked) / sum(times)
     return rates
+
+
+async def each(store: Any, query: Callable[..., Awaitable[Any]], attempts: list[tuple[str, str]]) -> None:
+    for ids in attempts:
+        await query(store, *ids)
+
+
+async def seconds(work: Awaitable[None]) -> float:
+    start = time.perf_counter()
+    await work
+    taken = time.perf_counter() - start
+    wait_for_turn()
+    return taken
+
+
+def wait_for_turn() -> None:
+    """Lets the others work, and blocks until it is this process's turn again."""
+    print("TURN", flush=True)
+    input()
 
 
 async def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("role", choices=["local", "serve", "http"])
     parser.add_argument("--port", type=int)
-    parser.add_argument("--spans", type=int, default=2000)
+    parser.add_argument("--spans", type=int)
+    parser.add_argument("--parts", type=int)
     arguments = parser.parse_args()
     if arguments.role == "serve":
         server = LightningStoreServer(InMemoryLightningStore(), "127.0.0.1", arguments.port)
@@ -100,10 +121,10 @@ async def main() -> None:
         await asyncio.Event().wait()
     elif arguments.role == "http":
         client = LightningStoreClient(f"http://127.0.0.1:{arguments.port}")
-        print("RATES", json.dumps(await measure(client, arguments.spans)))
+        print("RATES", json.dumps(await measure(client, arguments.spans, arguments.parts)))
         await client.close()
     else:
-        print("RATES", json.dumps(await measure(InMemoryLightningStore(), arguments.spans)))
+        print("RATES", json.dumps(await measure(InMemoryLightningStore(), arguments.spans, arguments.parts)))
 
 
 asyncio.run(main())

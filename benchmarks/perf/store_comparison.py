@@ -4,7 +4,8 @@ Both do the same in turns, each in processes of its own: `add_span` one after an
 `add_many_spans` by 20; then, for each of 50 attempts with 20 spans, ten times over: all its spans, its last
 span, its rollout by id, and ten rollouts by status. Over HTTP the server is another process. Ours journals to
 disk; theirs keeps everything in memory, its only backend without a database server, and hands out the very
-objects that it holds. Rates are medians of the repetitions, in spans or queries a second.
+objects that it holds. Rates are medians of the repetitions, in spans or queries a second. In each repetition
+the two take turns at every operation, over HTTP at every fifth of it, as the machine's speed may change.
 
     python -m raybolt.benchmarks.perf.store_comparison --agentlightning-python VENV/bin/python [--report FILE]
 
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import date
 from pathlib import Path
 from statistics import median
@@ -79,7 +80,8 @@ WAYS_OF_ADDING: dict[str, Callable[[LightningStore, list[Span]], Awaitable[None]
     "add_span_concurrent": _at_once,
     "add_many_spans": _in_batches,
 }
-QUERIES: dict[str, Callable[[LightningStore, AttemptedRollout], Awaitable[object]]] = {
+Query = Callable[[LightningStore, AttemptedRollout], Awaitable[object]]
+QUERIES: dict[str, Query] = {
     "query_spans": lambda store, ran: store.query_spans(ran.rollout_id, ran.attempt.attempt_id),
     "query_last_span": lambda store, ran: store.query_spans(
         ran.rollout_id, ran.attempt.attempt_id, sort_by="start_time", sort_order="desc", limit=1
@@ -89,49 +91,89 @@ QUERIES: dict[str, Callable[[LightningStore, AttemptedRollout], Awaitable[object
 }
 OPERATIONS = (*WAYS_OF_ADDING, *QUERIES)
 NUM_ATTEMPTS, PER_ATTEMPT, PASSES = 50, 20, 10
+PARTS = {"local": 1, "http": 5}
+"""Turns for each operation. In process there is one, as a part would end before its journal is at rest."""
 
 
-async def measure(store: LightningStore, num_spans: int) -> Rates:
-    """Spans or queries a second, by operation; the spans are made beforehand."""
+async def measure(store: LightningStore, num_spans: int, parts: int) -> Rates:
+    """Spans or queries a second, by operation; the spans are made beforehand, and each part has its turn."""
     rates: Rates = {}
+    size = num_spans // parts
+    _wait_for_turn()
     for operation, work in WAYS_OF_ADDING.items():
         started = await store.start_rollout({"n": 1})
         spans = [make_span(started.attempt, number) for number in range(num_spans)]
-        rates[operation] = num_spans / await _seconds(work(store, spans))
+        seconds = [await _seconds(work(store, spans[at : at + size])) for at in range(0, num_spans, size)]
+        rates[operation] = num_spans / sum(seconds)
     attempts = [await store.start_rollout({"n": 1}) for _ in range(NUM_ATTEMPTS)]
     for each in attempts:
         await store.add_many_spans([make_span(each.attempt, number) for number in range(PER_ATTEMPT)])
     for operation, query in QUERIES.items():
-        begin = time.perf_counter()
-        for each in attempts * PASSES:
-            await query(store, each)
-        rates[operation] = PASSES * NUM_ATTEMPTS / (time.perf_counter() - begin)
+        asked = attempts * (PASSES // parts)
+        seconds = [await _seconds(_each(store, query, asked)) for _ in range(parts)]
+        rates[operation] = parts * len(asked) / sum(seconds)
     return rates
+
+
+async def _each(store: LightningStore, query: Query, attempts: list[AttemptedRollout]) -> None:
+    for each in attempts:
+        await query(store, each)
 
 
 async def _seconds(work: Awaitable[None]) -> float:
     start = time.perf_counter()
     await work
-    return time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    _wait_for_turn()
+    return seconds
 
 
-async def _worker(role: str, num_spans: int, port: int | None) -> Rates:
+def _wait_for_turn() -> None:
+    """Lets the others work, and blocks until it is this process's turn again."""
+    print("TURN", flush=True)
+    input()
+
+
+async def _worker(role: str, num_spans: int, parts: int, port: int | None) -> Rates:
     if role == "http":
         async with HttpStore(f"http://127.0.0.1:{port}") as store:
-            return await measure(store, num_spans)
+            return await measure(store, num_spans, parts)
     with tempfile.TemporaryDirectory() as folder:
         async with LocalStore(folder) as store:
-            return await measure(store, num_spans)
+            return await measure(store, num_spans, parts)
 
 
-def run_worker(command: list[str]) -> Rates:
-    """The rates that a worker process prints."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    for line in done.stdout.splitlines():
+def rates_in_turns(commands: dict[str, list[str]]) -> dict[str, Rates]:
+    """The rates that worker processes print, which take turns."""
+    found: dict[str, Rates] = {}
+    with ExitStack() as stack:
+        workers = {
+            name: stack.enter_context(
+                subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            )
+            for name, command in commands.items()
+        }
+        for worker in workers.values():
+            _answer(worker)  # it is ready
+        while len(found) < len(workers):
+            for name in [name for name in workers if name not in found]:
+                print(file=workers[name].stdin, flush=True)
+                rates = _answer(workers[name])
+                if rates is not None:
+                    found[name] = rates
+    return found
+
+
+def _answer(worker: subprocess.Popen[str]) -> Rates | None:
+    """The rates at the end of a worker's last turn; None at the end of another."""
+    assert worker.stdout is not None
+    for line in worker.stdout:
+        if line == "TURN\n":
+            return None
         if line.startswith("RATES "):
             rates: Rates = json.loads(line.removeprefix("RATES "))
             return rates
-    raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    raise SystemExit(f"{worker.args!r} failed")
 
 
 @contextmanager
@@ -161,25 +203,34 @@ def _free_port() -> int:
 def compare(other_python: str, num_spans: int, repeats: int) -> dict[str, dict[str, Rates]]:
     """Median rates by way ("local", "http") and by store."""
     ours, theirs = [sys.executable, "-m", __spec__.name, "--worker"], [other_python, str(OTHER)]
-    size = ["--spans", str(num_spans)]
-    found: dict[str, dict[str, list[Rates]]] = {
-        way: {"raybolt": [], "agentlightning": []} for way in ("local", "http")
-    }
+    found: dict[str, list[dict[str, Rates]]] = {way: [] for way in PARTS}
     for _ in range(repeats):
-        found["local"]["raybolt"].append(run_worker([*ours, "local", *size]))
-        found["local"]["agentlightning"].append(run_worker([*theirs, "local", *size]))
-        port = _free_port()
+        sizes = {way: ["--spans", str(num_spans), "--parts", str(parts)] for way, parts in PARTS.items()}
+        local = ["local", *sizes["local"]]
+        found["local"].append(
+            rates_in_turns({"raybolt": [*ours, *local], "agentlightning": [*theirs, *local]})
+        )
+        port, other_port = _free_port(), _free_port()
         with (
             tempfile.TemporaryDirectory() as folder,
             serving([_command(), "store", "serve", folder, "--port", str(port)], port),
+            serving([*theirs, "serve", "--port", str(other_port)], other_port),
         ):
-            found["http"]["raybolt"].append(run_worker([*ours, "http", "--port", str(port), *size]))
-        port = _free_port()
-        with serving([*theirs, "serve", "--port", str(port)], port):
-            found["http"]["agentlightning"].append(run_worker([*theirs, "http", "--port", str(port), *size]))
+            http = ["http", *sizes["http"], "--port"]
+            found["http"].append(
+                rates_in_turns(
+                    {
+                        "raybolt": [*ours, *http, str(port)],
+                        "agentlightning": [*theirs, *http, str(other_port)],
+                    }
+                )
+            )
     return {
-        way: {name: {op: median(r[op] for r in runs) for op in OPERATIONS} for name, runs in stores.items()}
-        for way, stores in found.items()
+        way: {
+            name: {operation: median(each[name][operation] for each in runs) for operation in OPERATIONS}
+            for name in runs[0]
+        }
+        for way, runs in found.items()
     }
 
 
@@ -197,9 +248,10 @@ def main() -> None:
     parser.add_argument("--report", type=Path)
     parser.add_argument("--worker", choices=["local", "http"], help=argparse.SUPPRESS)
     parser.add_argument("--port", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--parts", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.worker:
-        rates = asyncio.run(_worker(arguments.worker, arguments.spans, arguments.port))
+        rates = asyncio.run(_worker(arguments.worker, arguments.spans, arguments.parts, arguments.port))
         print("RATES", json.dumps(rates))
         return
     if not arguments.agentlightning_python:
