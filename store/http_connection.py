@@ -17,8 +17,8 @@ _IDLE_SECONDS: Final = 15.0
 """How long a connection without a request is kept: less than servers and proxies keep it."""
 _SILENCE_SECONDS: Final = 90.0
 """How long a server may say nothing; it answers requests that wait much sooner."""
-_AT_ONCE_BYTES: Final = 256 * 1024
-"""How much is written, or unpacked, without giving the event loop a turn."""
+AT_ONCE_BYTES: Final = 256 * 1024
+"""How much is written, packed or unpacked without giving the event loop a turn."""
 _INFORMATIONAL: Final = frozenset(range(100, 200))
 _BODILESS: Final = _INFORMATIONAL | {204, 304}
 
@@ -63,7 +63,7 @@ class HttpConnection(asyncio.Protocol):
     async def ask(self, head: bytes, body: bytes, sink: Callable[[bytes], object] | None = None) -> Response:
         """Sends a request and returns its answer; the body of one with status 200 goes to the sink, if any.
 
-        Raises LineBroken, or what the sink raises.
+        Raises LineBroken, or what the sink raises. Whoever finds it not free then is to ``abort`` it.
         """
         if not self.is_free:
             raise LineBroken("the server hung up")
@@ -71,7 +71,7 @@ class HttpConnection(asyncio.Protocol):
         self._heard = self._loop.time()
         self._received = _Received()
         try:
-            if len(body) <= _AT_ONCE_BYTES:
+            if len(body) <= AT_ONCE_BYTES:
                 self._transport.write(head + body)
             else:
                 await self._write(head, body, self._answered)
@@ -79,7 +79,7 @@ class HttpConnection(asyncio.Protocol):
             if isinstance(received, Exception):
                 raise received
         except BaseException:
-            self.abort()
+            self._is_kept = False
             raise
         finally:
             self._answered = self._sink = None
@@ -96,8 +96,8 @@ class HttpConnection(asyncio.Protocol):
     async def _write(self, head: bytes, body: bytes, answered: "asyncio.Future[Any]") -> None:
         self._transport.write(head)
         view = memoryview(body)
-        for start in range(0, len(view), _AT_ONCE_BYTES):
-            self._transport.write(view[start : start + _AT_ONCE_BYTES])
+        for start in range(0, len(view), AT_ONCE_BYTES):
+            self._transport.write(view[start : start + AT_ONCE_BYTES])
             await (self._unblocked or asyncio.sleep(0))
             self._heard = self._loop.time()
             if answered.done():  # as when it is refused for its size
@@ -218,7 +218,7 @@ class _Received:
 
 async def _unzipped(packed: bytes) -> bytes:
     try:
-        if len(packed) <= _AT_ONCE_BYTES:
+        if len(packed) <= AT_ONCE_BYTES:
             return gzip.decompress(packed)
         return await asyncio.to_thread(gzip.decompress, packed)
     except (EOFError, OSError, zlib.error) as error:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import IO, NamedTuple
 
 from .errors import StoreError
-from .http_connection import LineBroken
+from .http_connection import AT_ONCE_BYTES, LineBroken
 from .http_pool import HttpPool, Untrusted
 from .refusals import refusal
 from .routes import BY_OPERATION, REPEAT_HEADER
@@ -25,8 +25,6 @@ _LAST_SECONDS = 5.0
 """How long the end of an event loop waits for spans whose callers were cancelled."""
 _ELSEWHERE_SECONDS = 2.0
 """How long ``close`` waits for another event loop, which may be busy for much longer."""
-_LARGE_BYTES = 256 * 1024
-"""What an event loop should not stand still for: it is compressed beside it."""
 _OURS = frozenset({"application/json", ROWS_TYPE})
 """Media types of a server's answers."""
 _INHERITED: list["HttpLine"] = []
@@ -114,7 +112,7 @@ class HttpLine:
         if self.ended:
             raise closed(self._endpoint.url)
         with _UnderWay(self._under_way, self._endpoint.url):
-            await self._write(path, file, on_bytes)
+            await self._fetch(path, file, on_bytes)
 
     async def close(self) -> None:
         """Ends the line on its own event loop; another one that is busy does so later, without a wait."""
@@ -206,7 +204,7 @@ class HttpLine:
             return Answer(b"", media_type, missing=True)
         raise error
 
-    async def _write(self, path: str, file: IO[bytes], on_bytes: Callable[[int], None]) -> None:
+    async def _fetch(self, path: str, file: IO[bytes], on_bytes: Callable[[int], None]) -> None:
         url = f"{self._endpoint.url}{path}"
         num_bytes = 0
 
@@ -282,7 +280,7 @@ async def _until_the_loop_ends(line: HttpLine) -> AsyncGenerator[None, None]:
 async def _zipped(body: bytes) -> bytes:
     import gzip
 
-    if len(body) < _LARGE_BYTES:
+    if len(body) <= AT_ONCE_BYTES:
         return gzip.compress(body, 1)
     return await asyncio.to_thread(gzip.compress, body, 1)
 

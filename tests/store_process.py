@@ -1,6 +1,7 @@
 """A store's server in a process of its own, and clients that write to it whatever happens."""
 
 import asyncio
+import signal
 import socket
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from store_samples import make_call_span
 
-from raybolt.store import HttpStore, RolloutConfig
+from raybolt.store import HttpStore, LocalStore, RolloutConfig
 
 
 def start_server(
@@ -24,6 +25,13 @@ def start_server(
     assert process.stdout is not None
     assert process.stdout.readline().startswith("serving ")
     return process
+
+
+def stop_server(process: subprocess.Popen[str]) -> None:
+    """Ends the server as a service manager does."""
+    process.send_signal(signal.SIGTERM)
+    remaining, _ = process.communicate(timeout=60)
+    assert (process.returncode, remaining) == (0, "stopped\n")
 
 
 def free_port() -> int:
@@ -56,3 +64,17 @@ async def all_go_on(acknowledged: dict[str, list[str]], writers: list[asyncio.Ta
     while any(len(ids) == before[rollout_id] for rollout_id, ids in acknowledged.items()):
         assert not any(writer.done() for writer in writers)
         await asyncio.sleep(0.01)
+
+
+async def all_is_there(folder: Path, acknowledged: dict[str, list[str]], *, least: int) -> None:
+    """Counts what the folder kept: of each client all that was acknowledged, once, in order, and no more.
+
+    Each had at least so many spans acknowledged, and lived on, so that nothing of it was given up.
+    """
+    async with LocalStore(folder, keep_in_flight=True) as store:
+        for rollout_id, ids in acknowledged.items():
+            assert [span.span_id for span in await store.query_spans(rollout_id)] == ids
+            assert len(ids) >= least
+        running = await store.query_rollouts(status_in=["running"])
+        assert sorted(rollout.rollout_id for rollout in running) == sorted(acknowledged)
+        assert (await store.statistics())["spans"] == sum(map(len, acknowledged.values()))
