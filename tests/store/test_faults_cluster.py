@@ -191,13 +191,34 @@ def test_a_store_on_a_lost_node_is_gone_and_its_folder_has_everything(cluster: A
         assert driver.hears() == {"destroyed": True}
 
 
+@contextmanager
+def narrow_node(cluster: Any, folder: Path, num_bytes: int) -> Iterator[None]:
+    """A node of the folder's name, with 80 MiB of object store that spills to a disk of this size."""
+    with mounted(folder, num_bytes) as disk:
+        node = cluster.add_node(
+            num_cpus=1,
+            resources={folder.name: 1},
+            object_store_memory=80 * 2**20,
+            object_spilling_directory=str(disk),
+        )
+        try:
+            yield
+        finally:
+            cluster.remove_node(node)
+
+
 def test_groups_that_outgrow_the_object_store_are_spilled_and_let_go(cluster: Any, tmp_path: Path) -> None:
+    """Spilled objects go to a disk of the test's own: Ray spills nothing to one that is nearly full."""
     script = """
+        @ray.remote(resources={"roomy": 1}, num_cpus=0)
+        def create_there():
+            return RayStore.create(folder, name="large")
+
         def num_references(shard):
             return len(ray._private.worker.global_worker.core_worker.get_all_reference_counts())
 
         async def main():
-            store = RayStore.create(folder, name="large")
+            store = await create_there.remote()
             shard = store._links[0].actor
             for index in range(12):  # 120 MB in an object store of 80 MiB
                 started = await store.start_rollout(index, rollout_id=f"r{index}", group_id=f"g{index}")
@@ -227,7 +248,10 @@ def test_groups_that_outgrow_the_object_store_are_spilled_and_let_go(cluster: An
             await store.destroy()
             say(destroyed=True)
         """
-    with Driver(cluster, script, tmp_path) as driver:
+    with (
+        narrow_node(cluster, tmp_path / "roomy", 2**30),
+        Driver(cluster, script, tmp_path / "store") as driver,
+    ):
         taken = driver.hears()
         assert (taken["num_taken"], taken["held"]) == (12, 12)
         assert taken["num_bytes"] > 120_000_000
@@ -235,22 +259,6 @@ def test_groups_that_outgrow_the_object_store_are_spilled_and_let_go(cluster: An
         assert driver.hears() == {"spilled": True}
         assert driver.hears() == {"let_go": True}
         assert driver.hears() == {"destroyed": True}
-
-
-@contextmanager
-def narrow_node(cluster: Any, folder: Path, num_bytes: int) -> Iterator[None]:
-    """A node of the folder's name, with 80 MiB of object store that spills to a disk of this size."""
-    with mounted(folder, num_bytes) as disk:
-        node = cluster.add_node(
-            num_cpus=1,
-            resources={folder.name: 1},
-            object_store_memory=80 * 2**20,
-            object_spilling_directory=str(disk),
-        )
-        try:
-            yield
-        finally:
-            cluster.remove_node(node)
 
 
 def test_groups_that_fit_neither_memory_nor_disk_are_refused_until_others_are_let_go(
