@@ -6,8 +6,9 @@ JSON and touches no array, which is what keeps it cheap.
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
@@ -81,24 +82,64 @@ def unpack_span(row: SpanRow) -> Span:
 
 
 def unpack_spans(rows: Sequence[SpanRow]) -> list[Span]:
-    """Returns the spans of rows: arrays are read-only views of the rows' bytes, all else is a span's own."""
-    spans: list[Span] = []
-    for start in range(0, len(rows), _DECODED_TOGETHER):
-        some = rows[start : start + _DECODED_TOGETHER]
-        texts = list({row.layout: None for row in some})  # each once: many have no arrays, or like ones
-        places = dict(zip(texts, map(_places, _decode_each(texts)), strict=True))
-        decoded = _decode_each([row.attributes for row in some])
-        for row, attributes in zip(some, decoded, strict=True):
-            arrays = row.arrays
-            for name, dtype, length, offset in places[row.layout]:
-                attributes[name] = np.frombuffer(arrays, dtype, length, offset)
-        spans += _make_spans(some, decoded)
-    return spans
+    """Returns the spans of rows: arrays are read-only views of the rows' bytes, all else is a span's own.
+
+    Attributes and events are decoded when they are first looked at, for each span by itself: who queries an
+    attempt's spans mostly wants a few of them.
+    """
+    return [_make_span(_UnreadSpan, row, row, ()) for row in rows]
 
 
 def make_span(row: SpanRow, attributes: dict[str, Any]) -> Span:
-    """Returns the span with the row's plain fields and the given attributes."""
-    return _make_spans([row], [attributes])[0]
+    """Returns the span with the row's plain fields and events and the given attributes."""
+    return _make_span(Span, row, attributes, _events(row))
+
+
+class _UnreadSpan(Span):
+    """A span that holds its row in place of its attributes; it becomes a plain ``Span`` when these are read.
+
+    Threads may read at once: each decodes for itself, and what one sets the other may find or set again.
+    """
+
+    __slots__ = ()
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        _read(self)
+        return _attributes_slot.__get__(self)
+
+    @property
+    def events(self) -> tuple[SpanEvent, ...]:
+        _read(self)
+        return _events_slot.__get__(self)
+
+    def __repr__(self) -> str:
+        _read(self)
+        return repr(self)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
+        _read(self)
+        return self.__reduce_ex__(protocol)
+
+
+_attributes_slot: Any = Span.__dict__["attributes"]
+_events_slot: Any = Span.__dict__["events"]
+
+
+def _read(span: _UnreadSpan) -> None:
+    """Decodes the span's attributes and events, and makes it a ``Span``."""
+    row = _attributes_slot.__get__(span)
+    if type(row) is SpanRow:
+        attributes: dict[str, Any] = _decode(row.attributes)[0]
+        for name, dtype, length, offset in _places(row.layout):
+            attributes[name] = np.frombuffer(row.arrays, dtype, length, offset)
+        _events_slot.__set__(span, _events(row))  # first, as attributes tell other threads that both are read
+        _attributes_slot.__set__(span, attributes)
+    object.__setattr__(span, "__class__", Span)  # a frozen class takes no plain assignment
+
+
+def _events(row: SpanRow) -> tuple[SpanEvent, ...]:
+    return () if row.events == "[]" else tuple([SpanEvent(*event) for event in _decode(row.events)[0]])
 
 
 class _UnfrozenSpan:
@@ -107,54 +148,46 @@ class _UnfrozenSpan:
     __slots__ = Span.__slots__
 
 
-def _make_spans(rows: Sequence[SpanRow], attributes: Sequence[dict[str, Any]]) -> list[Span]:
-    spans = []
-    for row, own in zip(rows, attributes, strict=True):
-        span: Any = _UnfrozenSpan()  # a frozen one's fields are set by calls, which take seven times as long
-        (
-            span.rollout_id,
-            span.attempt_id,
-            span.sequence_id,
-            span.trace_id,
-            span.span_id,
-            span.parent_id,
-            span.name,
-            span.start_time,
-            span.end_time,
-            span.status,
-            span.status_message,
-        ) = row[:_NUM_PLAIN]
-        span.attributes = own
-        events = row.events
-        span.events = () if events == "[]" else tuple([SpanEvent(*event) for event in json.loads(events)])
-        span.__class__ = Span
-        spans.append(span)
-    return spans
+def _make_span(
+    kind: type[Span], row: SpanRow, attributes: dict[str, Any] | SpanRow, events: tuple[SpanEvent, ...]
+) -> Span:
+    span: Any = _UnfrozenSpan()  # a frozen one's fields are set by calls, which take seven times as long
+    (
+        span.rollout_id,
+        span.attempt_id,
+        span.sequence_id,
+        span.trace_id,
+        span.span_id,
+        span.parent_id,
+        span.name,
+        span.start_time,
+        span.end_time,
+        span.status,
+        span.status_message,
+    ) = row[:_NUM_PLAIN]
+    span.attributes = attributes
+    span.events = events
+    span.__class__ = kind
+    made: Span = span
+    return made
 
 
 def iter_arrays(row: SpanRow) -> Iterable[tuple[str, str, npt.NDArray[Any]]]:
     """Yields the row's array attributes as (name, dtype name, read-only 1-D view)."""
-    if row.layout == "[]":
-        return
-    for name, dtype, length, offset in _places(_decode(row.layout)[0]):
+    for name, dtype, length, offset in _places(row.layout):
         yield name, _DTYPE_NAMES[dtype], np.frombuffer(row.arrays, dtype, length, offset)
 
 
-def _places(layout: list[tuple[str, str, int]]) -> list[tuple[str, np.dtype[Any], int, int]]:
+@lru_cache(maxsize=1024)
+def _places(layout: str) -> list[tuple[str, np.dtype[Any], int, int]]:
     """Where a layout's arrays are among a row's bytes: name, dtype, length and offset of each."""
     places = []
     offset = 0
-    for name, dtype_name, length in layout:
+    for name, dtype_name, length in _decode(layout)[0]:
         dtype, item_bytes = _DTYPES[dtype_name]
         places.append((name, dtype, length, offset))
         offset += length * item_bytes
     return places
-
-
-def _decode_each(texts: list[str]) -> list[Any]:
-    """Returns the values of JSON texts, by one call for all of them."""
-    values: list[Any] = _decode(f"[{','.join(texts)}]")[0]
-    return values
 
 
 def dump_json(value: Json, field: str, *, allowed: str = "JSON values or 1-D arrays") -> str:
@@ -211,7 +244,6 @@ def _fast_encoder() -> Callable[[Json], str]:
 
 _encode = _fast_encoder()
 _decode = json.JSONDecoder().raw_decode  # takes half the time of `json.loads`, which looks for spaces around
-_DECODED_TOGETHER = 50  # rows, so that their texts, which are copied for it, take little memory
 # Look-ups, since NumPy takes a microsecond for either direction.
 _DTYPES = {name: (np.dtype(name), np.dtype(name).itemsize) for name in ARRAY_DTYPES}
 _DTYPE_NAMES = {dtype: name for name, (dtype, _) in _DTYPES.items()}

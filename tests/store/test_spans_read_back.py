@@ -1,9 +1,11 @@
 """Spans that are read back in process are the reader's own: what it does to them stays with it."""
 
+import copy
 import json
 import pickle
-from collections.abc import AsyncIterator
-from dataclasses import FrozenInstanceError, replace
+import threading
+from collections.abc import AsyncIterator, Callable
+from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from store_samples import make_span
 
-from raybolt.store import InvalidValue, LocalStore, Span, SpanEvent
+from raybolt.store import InvalidValue, LocalStore, Span, SpanEvent, rows
 from raybolt.store.rows import _fast_encoder, iter_arrays, pack_span, unpack_span, unpack_spans
 from raybolt.store.types import Attempt
 
@@ -87,21 +89,21 @@ async def test_arrays_that_were_read_cannot_be_written(local: LocalStore) -> Non
 
 
 def test_spans_of_one_answer_share_nothing_that_can_change() -> None:
-    rows = [pack_span(make_span(ATTEMPT, number, note={"n": []}, ids=int32(1))) for number in (1, 2)]
-    one, other = unpack_spans(rows)
+    packed = [pack_span(make_span(ATTEMPT, number, note={"n": []}, ids=int32(1))) for number in (1, 2)]
+    one, other = unpack_spans(packed)
     one.attributes["note"]["n"].append(1)
     one.attributes["more"] = 1  # type: ignore[index]  # a dict, in truth
     assert dict(other.attributes) == {"note": {"n": []}, "ids": int32(1)}
 
 
 def test_spans_whose_arrays_are_laid_out_alike_have_their_own_values() -> None:
-    rows = [
+    packed = [
         pack_span(make_span(ATTEMPT, number, ids=int32(number, number), scores=np.array([number / 2])))
         for number in range(3)
     ]
-    assert len({row.layout for row in rows}) == 1
+    assert len({row.layout for row in packed}) == 1
     assert [
-        (span.attributes["ids"].tolist(), span.attributes["scores"].tolist()) for span in unpack_spans(rows)
+        (span.attributes["ids"].tolist(), span.attributes["scores"].tolist()) for span in unpack_spans(packed)
     ] == [
         ([0, 0], [0.0]),
         ([1, 1], [0.5]),
@@ -118,11 +120,11 @@ def test_any_number_of_spans_is_unpacked_in_order_each_with_its_own_arrays() -> 
             else {**odd, "ids": int32(*range(number % 5)), "last": np.array([number * 0.5])}
         )
 
-    for num_spans in (0, 1, 49, 50, 51, 101):
-        rows = [pack_span(make_span(ATTEMPT, n, number=n, **arrays(n))) for n in range(num_spans)]
-        spans = unpack_spans(rows)
+    for num_spans in (0, 1, 101):
+        packed = [pack_span(make_span(ATTEMPT, n, number=n, **arrays(n))) for n in range(num_spans)]
+        spans = unpack_spans(packed)
         assert [span.sequence_id for span in spans] == list(range(num_spans))
-        for number, (row, span) in enumerate(zip(rows, spans, strict=True)):
+        for number, (row, span) in enumerate(zip(packed, spans, strict=True)):
             read = {
                 name: (value.dtype.name, value.tolist())
                 for name, value in span.attributes.items()
@@ -134,24 +136,83 @@ def test_any_number_of_spans_is_unpacked_in_order_each_with_its_own_arrays() -> 
             assert span.attributes["number"] == number
 
 
-def test_a_span_that_was_read_is_a_span_like_any_other() -> None:
-    given = replace(
-        make_span(ATTEMPT, 3, text="t"),
+def span_with_everything() -> Span:
+    return replace(
+        make_span(ATTEMPT, 3, text="t", ids=int32(1, 2)),
         parent_id="p",
         status="error",
         status_message="no",
         events=(SpanEvent("e", 1.5, {"n": 1}),),
     )
+
+
+WAYS_OF_LOOKING: dict[str, Callable[[Span], object]] = {
+    "attributes": lambda span: span.attributes,
+    "events": lambda span: span.events,
+    "both": lambda span: (span.attributes, span.events),
+    "repr": repr,
+    "pickle": pickle.dumps,
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "asdict": asdict,
+    "replace": lambda span: replace(span, name="other"),
+    "pack": pack_span,
+}
+
+
+@pytest.mark.parametrize("look", WAYS_OF_LOOKING.values(), ids=WAYS_OF_LOOKING)
+def test_a_span_that_was_read_is_a_span_like_any_other(look: Callable[[Span], object]) -> None:
+    given = span_with_everything()
     read = unpack_span(pack_span(given))
+    assert isinstance(read, Span)
+    look(read)
     assert type(read) is Span
     assert repr(read) == repr(given)
-    assert hash(read) != hash(unpack_span(pack_span(given)))  # they compare by identity
-    assert repr(pickle.loads(pickle.dumps(read))) == repr(given)
-    assert replace(read, name="other").name == "other"
-    with pytest.raises(FrozenInstanceError):
-        read.name = "other"  # type: ignore[misc]
-    with pytest.raises((AttributeError, TypeError)):
-        read.unknown = 1  # type: ignore[attr-defined]
+    assert read.attributes is read.attributes
+
+
+@pytest.mark.parametrize("copied", [lambda span: pickle.loads(pickle.dumps(span)), copy.copy, copy.deepcopy])
+def test_a_copy_of_a_span_that_nobody_has_looked_at_is_a_span(copied: Callable[[Span], Span]) -> None:
+    given = span_with_everything()
+    again = copied(unpack_span(pack_span(given)))
+    assert type(again) is Span
+    assert repr(again) == repr(given)
+
+
+def test_a_span_that_was_read_cannot_be_changed_and_compares_by_identity() -> None:
+    row = pack_span(span_with_everything())
+    for looked_at in (False, True):
+        read, other = unpack_spans([row, row])
+        if looked_at:
+            assert read.attributes["text"] == other.attributes["text"]
+        assert (read == read, read == other, hash(read) == hash(other)) == (True, False, False)
+        for name in ("name", "attributes", "events"):
+            with pytest.raises(FrozenInstanceError):
+                setattr(read, name, "other")
+        with pytest.raises((AttributeError, TypeError)):
+            read.unknown = 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("first", ["attributes", "events"])
+@pytest.mark.parametrize("second", ["attributes", "events"])
+def test_threads_may_look_at_a_span_at_once(first: str, second: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One thread looks while another is decoding."""
+    given = span_with_everything()
+    read = unpack_span(pack_span(given))
+    decode = rows._decode
+    seen: list[object] = []
+
+    def decode_while_another_looks(text: str) -> Any:
+        monkeypatch.setattr(rows, "_decode", decode)
+        other = threading.Thread(target=lambda: seen.append(getattr(read, second)))
+        other.start()
+        other.join()
+        return decode(text)
+
+    monkeypatch.setattr(rows, "_decode", decode_while_another_looks)
+    seen.append(getattr(read, first))
+    assert list(map(repr, seen)) == [repr(getattr(given, second)), repr(getattr(given, first))]
+    assert (type(read), repr(read)) == (Span, repr(given))
 
 
 def test_an_attribute_that_holds_itself_is_refused() -> None:
