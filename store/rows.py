@@ -105,37 +105,48 @@ class _UnreadSpan(Span):
 
     @property
     def attributes(self) -> dict[str, Any]:
-        _read(self)
-        return _attributes_slot.__get__(self)
+        held = _get_attributes(self)
+        return _read(self, held) if type(held) is SpanRow else held
 
     @property
     def events(self) -> tuple[SpanEvent, ...]:
-        _read(self)
-        return _events_slot.__get__(self)
+        return _whole(self).events
 
     def __repr__(self) -> str:
-        _read(self)
-        return repr(self)
+        return repr(_whole(self))
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> str | tuple[Any, ...]:
-        _read(self)
-        return self.__reduce_ex__(protocol)
+        return _whole(self).__reduce_ex__(protocol)
 
 
-_attributes_slot: Any = Span.__dict__["attributes"]
-_events_slot: Any = Span.__dict__["events"]
+_get_attributes: Callable[[Span], Any] = Span.__dict__["attributes"].__get__
+_set_attributes: Callable[[Span, Any], None] = Span.__dict__["attributes"].__set__
+_set_events: Callable[[Span, Any], None] = Span.__dict__["events"].__set__
+_set_class: Callable[[Span, type[Span]], None] = object.__dict__["__class__"].__set__
+# Direct ways around what a frozen class and a property forbid.
 
 
-def _read(span: _UnreadSpan) -> None:
-    """Decodes the span's attributes and events, and makes it a ``Span``."""
-    row = _attributes_slot.__get__(span)
-    if type(row) is SpanRow:
-        attributes: dict[str, Any] = _decode(row.attributes)[0]
-        for name, dtype, length, offset in _places(row.layout):
-            attributes[name] = np.frombuffer(row.arrays, dtype, length, offset)
-        _events_slot.__set__(span, _events(row))  # first, as attributes tell other threads that both are read
-        _attributes_slot.__set__(span, attributes)
-    object.__setattr__(span, "__class__", Span)  # a frozen class takes no plain assignment
+def _read(span: _UnreadSpan, row: SpanRow) -> dict[str, Any]:
+    """Makes it a ``Span`` with the row's attributes and events; returns the former."""
+    attributes: dict[str, Any] = _decode(row.attributes)[0]
+    arrays = row.arrays
+    for name, dtype, length, offset in _places(row.layout):
+        attributes[name] = _frombuffer(arrays, dtype, length, offset)
+    if row.events != "[]":
+        _set_events(span, _events(row))  # first, as attributes tell other threads that both are read
+    _set_attributes(span, attributes)
+    _set_class(span, Span)
+    return attributes
+
+
+def _whole(span: _UnreadSpan) -> Span:
+    """The span as a ``Span``."""
+    held = _get_attributes(span)
+    if type(held) is SpanRow:
+        _read(span, held)
+    else:
+        _set_class(span, Span)  # as the thread that was quicker is about to do
+    return span
 
 
 def _events(row: SpanRow) -> tuple[SpanEvent, ...]:
@@ -243,6 +254,7 @@ def _fast_encoder() -> Callable[[Json], str]:
 
 
 _encode = _fast_encoder()
+_frombuffer = np.frombuffer
 _decode = json.JSONDecoder().raw_decode  # takes half the time of `json.loads`, which looks for spaces around
 # Look-ups, since NumPy takes a microsecond for either direction.
 _DTYPES = {name: (np.dtype(name), np.dtype(name).itemsize) for name in ARRAY_DTYPES}

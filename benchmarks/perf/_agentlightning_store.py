@@ -54,8 +54,14 @@ async def in_batches(store: Any, spans: list[Span]) -> None:
         await store.add_many_spans(spans[start : start + 20])
 
 
+async def tokens(store: Any, rollout_id: str, attempt_id: str) -> list[Any]:
+    spans = await store.query_spans(rollout_id, attempt_id)
+    return [span.attributes["prompt_ids"] for span in spans]
+
+
 QUERIES = {
     "query_spans": lambda store, rollout_id, attempt_id: store.query_spans(rollout_id, attempt_id),
+    "read_tokens": tokens,
     "query_last_span": lambda store, rollout_id, attempt_id: store.query_spans(
         rollout_id, attempt_id, sort_by="start_time", sort_order="desc", limit=1
     ),

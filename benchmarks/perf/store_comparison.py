@@ -1,11 +1,12 @@
 """The store against Agent Lightning 0.3's: spans of 900 token ids, in process and over HTTP.
 
 Both do the same in turns, each in processes of its own: `add_span` one after another and 64 at once,
-`add_many_spans` by 20; then, for each of 50 attempts with 20 spans, ten times over: all its spans, its last
-span, its rollout by id, and ten rollouts by status. Over HTTP the server is another process. Ours journals to
-disk; theirs keeps everything in memory, its only backend without a database server, and hands out the very
-objects that it holds. Rates are medians of the repetitions, in spans or queries a second. In each repetition
-the two take turns at every operation, over HTTP at every fifth of it, as the machine's speed may change.
+`add_many_spans` by 20; then, for each of 50 attempts with 20 spans, ten times over: all its spans, the same
+and the tokens of each, its last span, its rollout by id, and ten rollouts by status. Over HTTP the server is
+another process. Ours journals to disk; theirs keeps everything in memory, its only backend without a database
+server, and hands out the very objects that it holds. Rates are medians of the repetitions, in spans or
+queries a second. In each repetition the two take turns at every operation, over HTTP at every fifth of it, as
+the machine's speed may change.
 
     python -m raybolt.benchmarks.perf.store_comparison --agentlightning-python VENV/bin/python [--report FILE]
 
@@ -28,12 +29,21 @@ from contextlib import ExitStack, contextmanager
 from datetime import date
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from raybolt.store import Attempt, AttemptedRollout, HttpStore, LightningStore, LocalStore, Span, names
+from raybolt.store import (
+    Attempt,
+    AttemptedRollout,
+    HttpStore,
+    LightningStore,
+    LocalStore,
+    Span,
+    names,
+)
 
 OTHER = Path(__file__).with_name("_agentlightning_store.py")
 Rates = dict[str, float]
@@ -80,9 +90,18 @@ WAYS_OF_ADDING: dict[str, Callable[[LightningStore, list[Span]], Awaitable[None]
     "add_span_concurrent": _at_once,
     "add_many_spans": _in_batches,
 }
+
+
+async def _tokens(store: LightningStore, ran: AttemptedRollout) -> list[Any]:
+    """The prompts' token ids; a span that was read decodes its attributes only for this."""
+    spans = await store.query_spans(ran.rollout_id, ran.attempt.attempt_id)
+    return [span.attributes[names.PROMPT_IDS] for span in spans]
+
+
 Query = Callable[[LightningStore, AttemptedRollout], Awaitable[object]]
 QUERIES: dict[str, Query] = {
     "query_spans": lambda store, ran: store.query_spans(ran.rollout_id, ran.attempt.attempt_id),
+    "read_tokens": _tokens,
     "query_last_span": lambda store, ran: store.query_spans(
         ran.rollout_id, ran.attempt.attempt_id, sort_by="start_time", sort_order="desc", limit=1
     ),
