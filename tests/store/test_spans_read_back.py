@@ -193,25 +193,35 @@ def test_a_span_that_was_read_cannot_be_changed_and_compares_by_identity() -> No
             read.unknown = 1  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("first", ["attributes", "events"])
-@pytest.mark.parametrize("second", ["attributes", "events"])
-def test_threads_may_look_at_a_span_at_once(first: str, second: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One thread looks while another is decoding."""
+LOOKS: dict[str, Callable[[Span], object]] = {
+    "attributes": lambda span: span.attributes,
+    "events": lambda span: span.events,
+    "repr": repr,
+}
+
+
+@pytest.mark.parametrize("first", LOOKS)
+@pytest.mark.parametrize("second", LOOKS)
+@pytest.mark.parametrize("step", ["_decode", "_set_events", "_set_attributes", "_set_class"])
+def test_threads_may_look_at_a_span_at_once(
+    first: str, second: str, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread looks while another is reading, before each of its steps."""
     given = span_with_everything()
     read = unpack_span(pack_span(given))
-    decode = rows._decode
+    take_step = getattr(rows, step)
     seen: list[object] = []
 
-    def decode_while_another_looks(text: str) -> Any:
-        monkeypatch.setattr(rows, "_decode", decode)
-        other = threading.Thread(target=lambda: seen.append(getattr(read, second)))
+    def after_another_has_looked(*arguments: Any) -> Any:
+        monkeypatch.setattr(rows, step, take_step)
+        other = threading.Thread(target=lambda: seen.append(LOOKS[second](read)))
         other.start()
         other.join()
-        return decode(text)
+        return take_step(*arguments)
 
-    monkeypatch.setattr(rows, "_decode", decode_while_another_looks)
-    seen.append(getattr(read, first))
-    assert list(map(repr, seen)) == [repr(getattr(given, second)), repr(getattr(given, first))]
+    monkeypatch.setattr(rows, step, after_another_has_looked)
+    seen.append(LOOKS[first](read))
+    assert list(map(repr, seen)) == [repr(LOOKS[second](given)), repr(LOOKS[first](given))]
     assert (type(read), repr(read)) == (Span, repr(given))
 
 
