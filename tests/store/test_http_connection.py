@@ -303,6 +303,23 @@ async def test_a_body_that_is_refused_before_its_end_is_not_sent_to_its_end():
     assert num_received < 64 * MIB
 
 
+async def test_after_a_body_that_was_not_sent_to_its_end_nothing_is_asked_over_the_connection():
+    class Refusing(Scripted):
+        async def hear(self, reader, writer):
+            if self.num_connections == 1:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno")
+                while await reader.read(MIB):
+                    pass
+            else:
+                await super().hear(reader, writer)
+
+    async with pool_at(server := Refusing(OK)) as pool, asyncio.timeout(SOON):
+        assert await ask(pool, bytes(256 * MIB)) == (413, "", b"no")
+        assert (await ask(pool)).body == b"[42]"
+        assert server.num_connections == 2
+
+
 async def test_a_sink_gets_the_body_while_it_comes_and_only_that_of_an_answer_that_is_right():
     parts: list[bytes] = []
     go_on = asyncio.Event()
