@@ -119,11 +119,11 @@ class _UnreadSpan(Span):
         return _whole(self).__reduce_ex__(protocol)
 
 
+# Direct ways around what a frozen class and a property forbid.
 _get_attributes: Callable[[Span], Any] = Span.__dict__["attributes"].__get__
 _set_attributes: Callable[[Span, Any], None] = Span.__dict__["attributes"].__set__
 _set_events: Callable[[Span, Any], None] = Span.__dict__["events"].__set__
 _set_class: Callable[[Span, type[Span]], None] = object.__dict__["__class__"].__set__
-# Direct ways around what a frozen class and a property forbid.
 
 
 def _read(span: _UnreadSpan, row: SpanRow) -> dict[str, Any]:
@@ -189,16 +189,24 @@ def iter_arrays(row: SpanRow) -> Iterable[tuple[str, str, npt.NDArray[Any]]]:
         yield name, _DTYPE_NAMES[dtype], np.frombuffer(row.arrays, dtype, length, offset)
 
 
-@lru_cache(maxsize=1024)
-def _places(layout: str) -> list[tuple[str, np.dtype[Any], int, int]]:
+def _places(layout: str) -> tuple[tuple[str, np.dtype[Any], int, int], ...]:
     """Where a layout's arrays are among a row's bytes: name, dtype, length and offset of each."""
+    return _known_places(layout) if len(layout) <= _KEPT_LENGTH else _find_places(layout)
+
+
+def _find_places(layout: str) -> tuple[tuple[str, np.dtype[Any], int, int], ...]:
     places = []
     offset = 0
     for name, dtype_name, length in _decode(layout)[0]:
         dtype, item_bytes = _DTYPES[dtype_name]
         places.append((name, dtype, length, offset))
         offset += length * item_bytes
-    return places
+    return tuple(places)
+
+
+_KEPT_LENGTH = 500
+"""Characters of the longest layout that is remembered, so that a thousand of them take little memory."""
+_known_places = lru_cache(maxsize=1000)(_find_places)
 
 
 def dump_json(value: Json, field: str, *, allowed: str = "JSON values or 1-D arrays") -> str:

@@ -35,15 +35,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from raybolt.store import (
-    Attempt,
-    AttemptedRollout,
-    HttpStore,
-    LightningStore,
-    LocalStore,
-    Span,
-    names,
-)
+from raybolt.store import Attempt, AttemptedRollout, HttpStore, LightningStore, LocalStore, Span, names
 
 OTHER = Path(__file__).with_name("_agentlightning_store.py")
 Rates = dict[str, float]

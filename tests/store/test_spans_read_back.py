@@ -136,6 +136,15 @@ def test_any_number_of_spans_is_unpacked_in_order_each_with_its_own_arrays() -> 
             assert span.attributes["number"] == number
 
 
+def test_a_span_may_have_any_number_of_arrays() -> None:
+    for number in (1, 200):
+        given = {f"array {index}": int32(*range(index % 4)) for index in range(number)}
+        for read in unpack_spans([pack_span(make_span(ATTEMPT, 1, **given))] * 2):
+            assert {name: array.tolist() for name, array in read.attributes.items()} == {
+                name: array.tolist() for name, array in given.items()
+            }
+
+
 def span_with_everything() -> Span:
     return replace(
         make_span(ATTEMPT, 3, text="t", ids=int32(1, 2)),
