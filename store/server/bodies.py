@@ -10,6 +10,9 @@ from raybolt.store.errors import InvalidValue
 from .problems import HttpProblem
 
 _GZIP = 16 + zlib.MAX_WBITS
+_GZIP_PART_BYTES = 64 * 1024
+_MAX_MEMBERS = 10_000
+"""Each costs time of its own, however small it is."""
 _SMALL_BYTES = 1024
 """What is shorter is not worth compressing."""
 
@@ -66,16 +69,32 @@ async def _received(request: web.Request, max_bytes: int) -> bytes:
 
 
 def _unzipped(packed: bytes, max_bytes: int) -> bytes:
+    """Unpacks gzip, which may be several members one behind the other (RFC 1952)."""
+    body, rest = bytearray(), memoryview(packed)
+    for _ in range(_MAX_MEMBERS):
+        rest = rest[_unzip_member(rest, body, max_bytes) :]
+        if not rest:
+            return bytes(body)
+    raise InvalidValue(f"the body is gzip of more than {_MAX_MEMBERS} members; send fewer, or it unpacked")
+
+
+def _unzip_member(packed: memoryview, body: bytearray, max_bytes: int) -> int:
+    """Appends the first member's content to the body; returns how many bytes it has, packed."""
     unpacker = zlib.decompressobj(_GZIP)
-    try:
-        body = unpacker.decompress(packed, max_bytes + 1)
-    except zlib.error as error:
-        raise InvalidValue(f"the body is not gzip: {error}") from None
-    if len(body) > max_bytes:
-        raise _too_large(max_bytes)
-    if not unpacker.eof:
-        raise InvalidValue("the body is gzip that ends too early")
-    return body
+    end = 0
+    while not unpacker.eof:
+        if end >= len(packed):
+            raise InvalidValue("the body is gzip that ends too early")
+        # A part at a time, since whatever is given beyond the member's end is copied.
+        part = packed[end : end + _GZIP_PART_BYTES]
+        end += len(part)
+        try:
+            body += unpacker.decompress(part, max_bytes + 1 - len(body))
+        except zlib.error as error:
+            raise InvalidValue(f"the body is not gzip: {error}") from None
+        if len(body) > max_bytes:
+            raise _too_large(max_bytes)
+    return end - len(unpacker.unused_data)
 
 
 def _too_large(max_bytes: int) -> HttpProblem:

@@ -1,13 +1,14 @@
 """Bodies of requests that come in parts, and requests that come again while the first is at work."""
 
 import asyncio
+import gzip
 import socket
 from collections.abc import Iterator
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
-from store_http import served
+from store_http import request, served
 
 from raybolt.store import LocalStore, StoreServer, blocking
 from raybolt.store.errors import InvalidValue
@@ -181,3 +182,32 @@ def test_a_store_that_is_closed_answers_repetitions_it_knows() -> None:
         blocking(store.close())
         assert answer_to_parts(running, named) == first
         assert first[0] == 200
+
+
+def test_gzip_may_have_several_members() -> None:
+    body = rollouts(200_000)
+    packed = gzip.compress(body[:7]) + gzip.compress(b"") + gzip.compress(body[7:], 0)  # more than one part
+    with served() as running:
+        answer = request(running, "POST", "/v1/rollouts", packed, headers={"Content-Encoding": "gzip"})
+        assert answer.status == 200
+        assert len(answer.json[0]["input"]) == len(body) - len(rollouts(0))
+
+
+@pytest.mark.parametrize(
+    ("rest", "status", "message"),
+    [
+        (gzip.compress(b"x" * MAX_BYTES), 413, "the body has more than 1000 bytes"),
+        (gzip.compress(b"}")[:-1], 400, "the body is gzip that ends too early"),
+        (gzip.compress(b"}")[:3], 400, "the body is gzip that ends too early"),
+        (b"more", 400, "the body is not gzip"),
+        (gzip.compress(b" ") * 10_000, 400, "the body is gzip of more than 10000 members; send fewer"),
+    ],
+)
+def test_what_follows_the_first_member_of_gzip_is_not_passed_over(
+    rest: bytes, status: int, message: str
+) -> None:
+    with served(max_body_bytes=1000 if status == 413 else 10**6) as running:
+        packed = gzip.compress(rollouts(100)) + rest
+        answer = request(running, "POST", "/v1/rollouts", packed, headers={"Content-Encoding": "gzip"})
+        assert (answer.status, message in answer.error[1]) == (status, True)
+        assert request(running, "GET", "/v1/statistics").json["total_rollouts"] == 0
