@@ -7,6 +7,7 @@ import ssl
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from typing import Self
 
 from aiohttp import web
@@ -20,8 +21,8 @@ from .app import make_app
 DEFAULT_PORT = 4747
 MAX_BODY_BYTES = 64 * 2**20
 """Largest body of a request unless told otherwise."""
-_SHUTDOWN_SECONDS = 1.0
-"""How long requests that wait may go on when the server is closed."""
+_SHUTDOWN_SECONDS = 0.5
+"""How long requests may go on when the server is closed; and then, how long those that were cut may still."""
 
 
 def serve(
@@ -72,6 +73,8 @@ class StoreServer:
         self._app = make_app(store, tokens=tokens, max_body_bytes=max_body_bytes)
         self._loop = asyncio.new_event_loop()
         self._closing: asyncio.Event = asyncio.Event()
+        self._over = threading.Event()
+        """What is waited for: a `join` that Ctrl-C interrupts takes its thread for ended (Python 3.11)."""
         started: Future[int] = Future()
         self._thread = threading.Thread(
             target=self._serve, args=(host, port, tls, started), name="raybolt-store-server", daemon=True
@@ -87,14 +90,15 @@ class StoreServer:
 
     def wait(self) -> None:
         """Returns when the server was closed."""
-        while self._thread.is_alive():
-            self._thread.join(1.0)  # with a timeout, so that Ctrl-C is heard
+        while not self._over.wait(1.0):  # with a timeout, so that Ctrl-C is heard
+            pass
 
     def close(self) -> None:
         """Answers what is under way, for a second at most, and stops; closing twice does nothing."""
-        if self._thread.is_alive():
+        with suppress(RuntimeError):  # its event loop was closed
             self._loop.call_soon_threadsafe(self._closing.set)
-            self._thread.join()
+        self._over.wait()
+        self._thread.join()
 
     def __enter__(self) -> Self:
         return self
@@ -111,6 +115,7 @@ class StoreServer:
             started.set_exception(error)
         finally:
             self._loop.close()
+            self._over.set()
 
     async def _run(self, host: str, port: int, tls: ssl.SSLContext | None, started: "Future[int]") -> None:
         runner = web.AppRunner(
@@ -119,6 +124,8 @@ class StoreServer:
         async with answering(runner, host=host, port=port, ssl=tls) as (_, real_port):
             started.set_result(real_port)
             await self._closing.wait()
+        if rest := asyncio.all_tasks() - {asyncio.current_task()}:  # cut, but they have yet to hear of it
+            await asyncio.wait(rest, timeout=_SHUTDOWN_SECONDS)
 
 
 def _is_loopback(host: str) -> bool:

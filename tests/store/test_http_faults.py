@@ -1,18 +1,28 @@
-"""The server's process is killed while clients write, and started again over the same folder."""
+"""The server's process is killed or stopped while clients write, and started again over the same folder."""
 
 import asyncio
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from store_process import all_go_on, all_is_there, free_port, start_server, stop_server, write
 
 from raybolt.store import LocalStore
 
-NUM_CLIENTS, NUM_KILLS = 4, 4
+NUM_CLIENTS, NUM_ENDS = 4, 4
 
 
-async def test_spans_that_a_killed_server_acknowledged_are_there_once(tmp_path: Path) -> None:
+def kill(server: subprocess.Popen[str]) -> None:
+    server.kill()
+    server.communicate()
+
+
+@pytest.mark.parametrize("end", [kill, stop_server])
+async def test_spans_that_a_server_acknowledged_before_its_end_are_there_once(
+    tmp_path: Path, end: Callable[[subprocess.Popen[str]], None]
+) -> None:
     port = free_port()
     server = await asyncio.to_thread(start_server, tmp_path, port)
     over = asyncio.Event()
@@ -22,17 +32,16 @@ async def test_spans_that_a_killed_server_acknowledged_are_there_once(tmp_path: 
         for rollout_id, acknowledged in written.items()
     ]
     try:
-        for _ in range(NUM_KILLS):
+        for _ in range(NUM_ENDS):
             await all_go_on(written, writers)
-            server.kill()
-            server.communicate()
+            await asyncio.to_thread(end, server)
             server = await asyncio.to_thread(start_server, tmp_path, port)
         await all_go_on(written, writers)
         over.set()
         await asyncio.gather(*writers)
     finally:
         stop_server(server)
-    await all_is_there(tmp_path, written, least=5 * (NUM_KILLS + 1))
+    await all_is_there(tmp_path, written, least=5 * (NUM_ENDS + 1))
     async with LocalStore(tmp_path, keep_in_flight=True) as store:
         assert len(await store.query_rollouts()) == NUM_CLIENTS
 

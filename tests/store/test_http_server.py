@@ -1,10 +1,12 @@
 """The server as curl sees it: paths, verbs, limits, tokens, errors."""
 
 import asyncio
+import gc
 import gzip
 import threading
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from store_http import request, served
@@ -228,16 +230,36 @@ def test_a_wait_ends_when_its_time_is_up_and_when_the_rollout_has_ended(server: 
     end.join()
 
 
-def test_closing_the_server_does_not_wait_for_those_that_wait() -> None:
-    with served() as server:
+class Telling(LocalStore):
+    """Says when it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = threading.Semaphore(0)
+
+    async def _ask(self, operation: str, **arguments: Any) -> Any:
+        self.asked.release()
+        return await super()._ask(operation, **arguments)
+
+
+def test_closing_the_server_does_not_wait_for_those_that_wait(caplog: pytest.LogCaptureFixture) -> None:
+    store = Telling()
+    with served(store) as server:
         rollout_id, _ = started(server)
+        store.asked.acquire()
         body = {"rollout_ids": [rollout_id], "timeout": 30}
-        waiting = threading.Thread(target=lambda: _cut(server, body))
-        waiting.start()
-        time.sleep(0.3)
+        waiting = [threading.Thread(target=lambda: _cut(server, body)) for _ in range(5)]
+        for each in waiting:
+            each.start()
+        for _ in waiting:
+            assert store.asked.acquire(timeout=60)
         begin = time.monotonic()
     assert time.monotonic() - begin < 15
-    waiting.join()
+    for each in waiting:
+        each.join()
+    gc.collect()
+    assert not caplog.records  # as of a task that was destroyed
+    server.close()  # once more, which does nothing
 
 
 def _cut(server: StoreServer, body: object) -> None:
