@@ -1,6 +1,7 @@
 """The store's asynchronous calls, for code that runs no event loop."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine
 from concurrent.futures import Future
@@ -55,3 +56,7 @@ def _background_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="raybolt-store", daemon=True).start()
     return loop
+
+
+if hasattr(os, "register_at_fork"):  # as Windows lacks it
+    os.register_at_fork(after_in_child=_background_loop.cache_clear)  # its thread stayed with the parent

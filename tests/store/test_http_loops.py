@@ -184,6 +184,25 @@ asyncio.run(main())
     assert (done.stdout, done.stderr) == ("child\n['parent', 'child', 'parent'] 0\n", "")
 
 
+def test_a_fork_of_a_process_that_made_blocking_calls_can_make_some(server: StoreServer) -> None:
+    code = """
+import faulthandler
+blocking(store.enqueue_rollout("parent"))
+if os.fork() == 0:
+    faulthandler.dump_traceback_later(30, exit=True)
+    blocking(store.enqueue_rollout("child"))
+    gc.collect()
+    print("child", flush=True)
+    os._exit(0)
+os.wait()
+blocking(store.enqueue_rollout("parent"))
+print([each.input for each in blocking(store.query_rollouts())])
+blocking(store.close())
+"""
+    done = run_script(server, code)
+    assert (done.stdout, done.stderr) == ("child\n['parent', 'child', 'parent']\n", "")
+
+
 async def test_closing_ends_waiting_calls_on_every_loop() -> None:
     async with Silent() as silent:
         store = HttpStore(silent.url)
