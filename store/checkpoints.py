@@ -5,6 +5,9 @@ import threading
 from contextlib import closing, suppress
 from pathlib import Path
 
+_MOST_SECONDS = 0.1
+"""How long writers may be held back by those who read the file meanwhile from another process."""
+
 
 class Checkpointer:
     """Moves the log into the database file from a thread of its own, since that waits for the device."""
@@ -25,7 +28,7 @@ class Checkpointer:
         self._thread.join()
 
     def _run(self) -> None:
-        with closing(sqlite3.connect(self._path, isolation_level=None)) as connection:
+        with closing(sqlite3.connect(self._path, isolation_level=None, timeout=_MOST_SECONDS)) as connection:
             while self._wake.wait() and not self._closing:
                 self._wake.clear()
                 # A checkpoint that fails (a full disk) is tried again after more writes; until then

@@ -148,8 +148,9 @@ class LightningCore:
         if changes:
             entry.rollout = replace(entry.rollout, **changes)
             self._record.rollout(entry.rollout, self._queue.position(rollout_id))
-        if config is not UNSET and entry.latest is not None:
-            self.deadlines.note(entry.latest.attempt_id)
+        if config is not UNSET:
+            for attempt_id in entry.attempts:
+                self.deadlines.note(attempt_id)
         if status is not UNSET:
             self._move(entry, status)
         return entry.rollout

@@ -194,6 +194,7 @@ class GroupBook:
             self._complete.pop(rollout.group_id, None)
             self._forget_claims(rollout.group_id, entry.claims)
             self._record.group_deleted(rollout.group_id)
+            self._on_complete(rollout.group_id)  # who waits for it learns that there is none any more
 
     def _forget_claims(self, group_id: str, claims: Iterable[str]) -> None:
         for claim in claims:

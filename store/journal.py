@@ -24,7 +24,7 @@ from pathlib import Path
 
 from .checkpoints import Checkpointer
 from .errors import InvalidValue, StoreError
-from .journal_file import FILE_NAME, lock_folder, mark_of, new_mark, open_database, take_in_tail
+from .journal_file import FILE_NAME, locked, mark_of, new_mark, open_database, take_in_tail
 from .journal_rows import attempt_of, change_of, rollout_of
 from .record import Snapshot
 from .rows import SpanRow
@@ -58,13 +58,13 @@ class Journal:
         self._path = folder / FILE_NAME
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
-            self._lock = stack.enter_context(closing(lock_folder(folder)))
+            stack.enter_context(locked(folder))
             self._connection = stack.enter_context(closing(open_database(self._path)))
             self._tail = stack.enter_context(closing(Tail(folder)))
             take_in_tail(self._connection, self._tail)
             self._mark = mark_of(self._connection)
             self._last_change = self._read_last_change()
-            stack.pop_all()
+            self._files = stack.pop_all()
         self._pending: list[RowChange] = []
         self._waiting: list[RowChange] = []
         self._failure: str | None = None
@@ -176,42 +176,46 @@ class Journal:
         if not self._pending:
             return
         pending, self._pending = self._pending, []
+        try:
+            self._keep(pending)
+        except BaseException as error:  # whatever it is, memory is ahead of the file
+            failure = self._failed(error)
+            if isinstance(error, Exception):
+                raise failure from error
+            raise
+
+    def _keep(self, pending: list[RowChange]) -> None:
         if len(pending) < _MANY and len(self._waiting) + len(pending) <= MOST_WAITING:
             entry = self._tail.entry(self._mark, pending)
             if self._tail.num_bytes + len(entry) <= MOST_WAITING_BYTES:
-                self._append(entry, pending)
+                self._tail.append(entry)
+                self._waiting += pending
                 return
         self._write([*self._waiting, *pending])
 
     def settle(self) -> None:
-        """Moves the tail into the database, without what is not flushed; StoreError if that failed."""
+        """Moves the tail into the database, without what is not flushed; StoreError as ``flush`` raises."""
         if self._failure is not None:
             raise StoreError(self._failure)
-        if self._waiting:
-            self._write(self._waiting)
-
-    def _append(self, entry: bytes, changes: list[RowChange]) -> None:
+        if not self._waiting:
+            return
         try:
-            self._tail.append(entry)
-        except OSError as error:
+            self._write(self._waiting)
+        except Exception as error:
             raise self._failed(error) from error
-        self._waiting += changes
 
     def _write(self, changes: list[RowChange]) -> None:
         mark = new_mark()
-        try:
-            write(self._connection, [*changes, mark] if self._waiting else changes)
-            if self._waiting:
-                self._tail.clear()
-                (self._mark,) = mark[1]
-        except (sqlite3.Error, OSError) as error:
-            raise self._failed(error) from error
+        write(self._connection, [*changes, mark] if self._waiting else changes)
+        if self._waiting:
+            self._tail.clear()
+            (self._mark,) = mark[1]
         self._waiting = []
         if self._bytes_in_log > CHECKPOINT_BYTES:
             self._bytes_in_log = 0
             self._checkpointer.wake()
 
-    def _failed(self, error: Exception) -> StoreError:
+    def _failed(self, error: BaseException) -> StoreError:
         self._failure = f"{self._path} cannot be written ({error}); make room, then open the store again"
         return StoreError(self._failure)
 
@@ -327,7 +331,7 @@ class Journal:
 
     def close(self) -> None:
         """Flushes, moves tail and log into the database file and lets go of the folder."""
-        with closing(self._lock), closing(self._connection), closing(self._checkpointer), closing(self._tail):
+        with self._files, closing(self._checkpointer):
             self.flush()
             self.settle()
 

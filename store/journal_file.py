@@ -3,9 +3,12 @@
 import os
 import sqlite3
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Final
+
+from filelock import FileLock, Timeout
 
 from .errors import StoreError
 from .schema import FORMAT, MIGRATIONS, SCHEMA
@@ -21,28 +24,37 @@ _SETTLING_SECONDS = 10.0
 _POLL_SECONDS = 0.01
 
 
-def lock_folder(folder: Path, *, wait_seconds: float | None = None) -> sqlite3.Connection:
-    """Returns what holds the folder: SQLite's file lock, which the system drops when the process dies."""
-    connection = sqlite3.connect(
-        folder / "journal.lock",
-        timeout=LOCK_WAIT_SECONDS if wait_seconds is None else wait_seconds,
-        isolation_level=None,
-        check_same_thread=False,
-    )
+@contextmanager
+def locked(folder: Path, *, wait_seconds: float | None = None) -> Iterator[None]:
+    """Has the folder; the system lets go of it when the process dies.
+
+    SQLite's own lock would not do: the system drops that as soon as the process has read and closed the file
+    for whatever reason, such as a copy of the folder.
+
+    Raises StoreError if another process has the folder, or it cannot be written.
+    """
+    lock = FileLock(folder / "journal.lock", thread_local=False)
     try:
-        connection.execute("BEGIN EXCLUSIVE")
-    except sqlite3.OperationalError as error:
-        connection.close()
+        lock.acquire(timeout=LOCK_WAIT_SECONDS if wait_seconds is None else wait_seconds)
+    except Timeout:
         raise StoreError(
-            f"{folder} is in use by another store ({error}); reach that one by its address (http://… or "
-            "ray://NAME), close it, or give another folder"
+            f"{folder} is in use by another store; reach that one by its address (http://… or ray://NAME), "
+            "close it, or give another folder"
         ) from None
-    return connection
+    except OSError as error:
+        raise _unwritable(folder, error) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def open_database(path: Path) -> sqlite3.Connection:
     """Returns the journal's database, brought to today's format; StoreError if it is damaged or newer."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    except sqlite3.OperationalError as error:
+        raise _unwritable(path, error) from None
     try:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
@@ -50,6 +62,9 @@ def open_database(path: Path) -> sqlite3.Connection:
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (0,):
             connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
         (found,) = connection.execute("PRAGMA user_version").fetchone()
+    except sqlite3.OperationalError as error:
+        connection.close()
+        raise _unwritable(path, error) from None
     except sqlite3.DatabaseError as error:
         connection.close()
         raise StoreError(f"{path} is no journal ({error}); restore it or give another folder") from None
@@ -120,10 +135,17 @@ def settle(path: Path) -> None:
 
 def _take_over(path: Path) -> bool:
     """Moves the tail into the database if nobody has the folder; tells whether it did."""
-    try:
-        lock = lock_folder(path.parent, wait_seconds=0)
-    except StoreError:
-        return False
-    with closing(lock), closing(open_database(path)) as connection, closing(Tail(path.parent)) as tail:
-        take_in_tail(connection, tail)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(locked(path.parent, wait_seconds=0))
+        except StoreError:
+            return False
+        connection = stack.enter_context(closing(open_database(path)))
+        take_in_tail(connection, stack.enter_context(closing(Tail(path.parent))))
     return True
+
+
+def _unwritable(path: Path, error: Exception) -> StoreError:
+    return StoreError(
+        f"{path} cannot be read and written ({error}); make that possible, or give another folder"
+    )

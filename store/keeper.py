@@ -1,11 +1,12 @@
 """Core and journal behind one door: what a store's process runs, whoever asks it."""
 
 import asyncio
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from .clock import SteadyClock, Ticker
 from .core import LightningCore
@@ -16,6 +17,7 @@ from .reading import Reader
 from .record import NoRecorder, Snapshot
 from .room import Room
 from .rows import SpanRow
+from .sealing import Sealer
 from .span_cache import SpanCache
 from .spans import SpanBook
 from .types import Change, EnqueueRolloutRequest, Group, GroupHandle, Rollout
@@ -32,10 +34,9 @@ SETTLE_SECONDS = 0.05
 PRUNE_SECONDS = 60.0
 """How often a store with a retention looks for what is too old."""
 
-
 _TIME_STEP = 1e-6  # seconds; what a float of seconds since the epoch can tell apart
 
-
+T = TypeVar("T")
 Question: TypeAlias = tuple[str, dict[str, Any]]
 """An operation of the keeper and its arguments."""
 
@@ -69,7 +70,7 @@ class Keeper:
         clock: Callable[[], float] | None = None,
     ) -> None:
         self._folder = folder
-        self._publish = publish
+        self._pid = os.getpid()
         self._lock = threading.RLock()
         self._ended, self._completed, self._changed = Waiters(), Waiters(), Waiters()
         self._closed = False
@@ -95,6 +96,7 @@ class Keeper:
         )
         core = self._core = LightningCore(recorder=recorder, watch=watch, snapshot=snapshot)
         self._spans = SpanBook(core, recorder, self._cache, snapshot)
+        self._sealer = Sealer(self._spans.members, publish)
         self._ticker = Ticker(self._tick, self._clock)
         self._lost: dict[str, list[str]] = {"requeued": [], "failed": []}
         self._operations = self._all_operations()
@@ -166,6 +168,7 @@ class Keeper:
 
     async def ask_many(self, questions: Sequence[Question]) -> list[Any]:
         """Returns the answers to questions that need no waiting, in order; an exception is an answer too."""
+        self._check_process()
         with self._lock:
             answers = [self._answer(operation, arguments) for operation, arguments in questions]
             self._plan_tick()
@@ -181,9 +184,11 @@ class Keeper:
     def close(self) -> None:
         """Writes what is pending and lets go of the folder; closing twice does nothing.
 
-        Those who wait for something get StoreError.
+        Those who wait for something get StoreError. In a process that was forked off it does nothing.
         """
-        with self._lock:
+        if os.getpid() != self._pid:
+            return
+        with closing(self._ticker), self._lock:
             if self._closed:
                 return
             self._closed = True
@@ -191,7 +196,6 @@ class Keeper:
                 waiters.release()
             if self._journal is not None:
                 self._journal.close()
-        self._ticker.close()
 
     def _answer(self, operation: str, arguments: dict[str, Any]) -> Any:
         try:
@@ -218,13 +222,23 @@ class Keeper:
         return answers
 
     def _flush(self) -> None:
-        if self._journal is not None and not self._closed:
+        """Journals what was changed; StoreError if that fails, or failed when the store was closed."""
+        if self._journal is not None and not (self._closed and self._journal.flushed):
             self._journal.flush()
             self._cache.trim()
             self._core.feed.trim()
             if self._journal.waits and self._next_settling is None:
                 self._next_settling = self._clock() + SETTLE_SECONDS
                 self._plan_tick()
+
+    def _check_process(self) -> None:
+        """Comes before the lock, which may have been held when the process was forked off."""
+        if os.getpid() != self._pid:
+            where = "in memory" if self._folder is None else f"at {self._folder}"
+            raise StoreError(
+                f"the store {where} belongs to process {self._pid}, from which this one was forked; serve it "
+                "there, and give this process an HttpStore"
+            )
 
     def _check_open(self) -> None:
         if self._closed:
@@ -319,60 +333,24 @@ class Keeper:
     def _take_groups(
         self, limit: int, *, group_id_in: Iterable[str] | None, claim: str, lease_seconds: float | None
     ) -> list[GroupHandle]:
-        offered = self._core.groups.offered(limit, group_id_in=group_id_in, claim=claim)
+        groups = self._core.groups
+        offered = groups.offered(limit, group_id_in=group_id_in, claim=claim)
         try:
-            handles = self._seal_what_fits(offered, claim)
-        except StoreFull:
-            self._core.groups.give_back(offered)
+            handles = self._sealer.seal_what_fits(offered, claim)
+        except StoreError:
+            groups.give_back(offered)
             raise
-        taken = offered[: len(handles)]
-        self._core.groups.take(taken, claim=claim)
-        self._core.groups.give_back(offered[len(handles) :])  # or they would be lost
+        sealed = {handle.group_id for handle in handles}
+        taken = [group for group in offered if group.group_id in sealed]
+        groups.take(taken, claim=claim)
+        groups.give_back(group for group in offered if group.group_id not in sealed)  # or they would be lost
         if lease_seconds is not None:  # it counts from when the taker can begin
-            self._core.groups.lease(taken, self._clock() + lease_seconds)
+            groups.lease(taken, self._clock() + lease_seconds)
         return handles
 
     def _get_group(self, group_id: str) -> GroupHandle:
-        (handle,) = self._seal_what_fits([self._core.groups.get(group_id)], claim=None)
+        (handle,) = self._sealer.seal_what_fits([self._core.groups.get(group_id)], claim=None)
         return handle
-
-    def _seal_what_fits(self, groups: Sequence[Group], claim: str | None) -> list[GroupHandle]:
-        """Handles of the first groups, as many as there is room for; StoreFull if there is none for one.
-
-        They leave room for one more: what Ray has moved to a disk that is full by now needs it to be read.
-        """
-        from .blocks import encode_rows  # Arrow is loaded by the first group
-
-        handles: list[GroupHandle] = []
-        largest: pa.Table | None = None
-        try:
-            for group in groups:
-                members = self._spans.members(group.group_id)
-                table = encode_rows(group.group_id, group.task_id, members)
-                handles.append(self._seal(group, claim, table, num_rollouts=len(members)))
-                largest = table if largest is None or table.nbytes > largest.nbytes else largest
-            if largest is not None:
-                self._publish(largest)  # and lets go of it
-        except StoreFull:
-            del handles[-1:]
-            if not handles:
-                raise
-        return handles
-
-    def _seal(self, group: Group, claim: str | None, table: "pa.Table", *, num_rollouts: int) -> GroupHandle:
-        from .blocks import num_sampled_tokens
-
-        return GroupHandle(
-            group_id=group.group_id,
-            task_id=group.task_id,
-            claim=claim,
-            ref=self._publish(table),
-            num_rollouts=num_rollouts,
-            num_succeeded=group.num_succeeded,
-            num_spans=table.num_rows,
-            num_tokens=num_sampled_tokens(table),
-            nbytes=table.nbytes,
-        )
 
     # The store itself
 
@@ -383,7 +361,7 @@ class Keeper:
             **self._core.queue_counts(),
             "groups": self._core.groups.count(),
             "spans": self._spans.num_spans,
-            "lost": self._lost,
+            "lost": {kind: list(rollout_ids) for kind, rollout_ids in self._lost.items()},
             "total_rollouts": sum(counts["rollouts"].values()),
             "total_attempts": counts["attempts"],
             "total_spans": self._spans.num_spans,
@@ -405,42 +383,48 @@ class Keeper:
         def those() -> list[Rollout]:
             return [self._core.entries.get(rollout_id).rollout for rollout_id in rollout_ids]
 
-        with self._lock:
-            self._check_open()
-            waiter = Waiter({rollout.rollout_id for rollout in those() if not rollout.ended})
-        await self._wait(self._ended, waiter, timeout)
-        with self._lock:
-            return [rollout for rollout in those() if rollout.ended]
+        return await self._wait(
+            self._ended,
+            lambda: {rollout.rollout_id for rollout in those() if not rollout.ended},
+            lambda: [rollout for rollout in those() if rollout.ended],
+            timeout,
+        )
 
     async def _wait_for_groups(self, group_ids: list[str], timeout: float | None) -> list[Group]:
         def those() -> list[Group]:
             return [self._core.groups.get(group_id) for group_id in group_ids]
 
-        with self._lock:
-            self._check_open()
-            waiter = Waiter({group.group_id for group in those() if group.status == "open"})
-        await self._wait(self._completed, waiter, timeout)
-        with self._lock:
-            return [group for group in those() if group.status != "open"]
+        return await self._wait(
+            self._completed,
+            lambda: {group.group_id for group in those() if group.status == "open"},
+            lambda: [group for group in those() if group.status != "open"],
+            timeout,
+        )
 
     async def _changes(self, cursor: str, limit: int, timeout: float | None) -> list[Change]:
-        with self._lock:
-            self._check_open()
-            found = self._core.feed.after(cursor, limit)
-            waiter = Waiter(set() if found else {_ANY_CHANGE})
-        await self._wait(self._changed, waiter, timeout)
-        with self._lock:
+        def found() -> list[Change]:
             return self._core.feed.after(cursor, limit)
 
-    async def _wait(self, waiters: Waiters, waiter: Waiter, timeout: float | None) -> None:
-        """Waits; what the caller then reads is journalled."""
+        return await self._wait(self._changed, lambda: set() if found() else {_ANY_CHANGE}, found, timeout)
+
+    async def _wait(
+        self, waiters: Waiters, pending: Callable[[], set[str]], read: Callable[[], T], timeout: float | None
+    ) -> T:
+        """Returns what is read, journalled, once nothing pends any more or the time is up.
+
+        Whoever looks what pends is a waiter from then on, so that nothing can happen between the two.
+        """
+        self._check_process()
         with self._lock:
+            self._check_open()
+            waiter = Waiter(pending())
             waiters.add(waiter)
         try:
             await waiter.wait(timeout)
         finally:
             with self._lock:
                 waiters.remove(waiter)
-                self._flush()
         with self._lock:
             self._check_open()
+            self._flush()
+            return read()

@@ -50,7 +50,7 @@ def check_span(span: Span) -> None:
         return
     check_texts(span)
     for field in ("parent_id", "status_message"):
-        if getattr(span, field):
+        if getattr(span, field) not in (None, ""):
             checked_text(getattr(span, field), field)
     checked_whole(span.sequence_id, "sequence_id")
     for field in ("start_time", "end_time"):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from .errors import InvalidValue, UnknownResources
 from .feed import ChangeFeed
 from .record import Recorder
+from .rules import same_json
 from .types import Json, ResourcesUpdate
 
 
@@ -25,14 +26,14 @@ class ResourcesBook:
     def add(self, resources: Mapping[str, Json], *, resources_id: str) -> ResourcesUpdate:
         """Makes version 1; adding the same contents under the same id again returns the first."""
         known = self._updates.get(resources_id)
-        if known is not None and known.resources != resources:
+        if known is not None and not same_json(known.resources, resources):
             raise InvalidValue(f"resources_id {resources_id!r} is taken; change it by update_resources")
         return known or self._keep(resources_id, resources)
 
     def update(self, resources_id: str, resources: Mapping[str, Json]) -> ResourcesUpdate:
         """Makes the next version, the first of an id that is new; contents equal to the present make none."""
         known = self._updates.get(resources_id)
-        if known is not None and known.resources == resources:
+        if known is not None and same_json(known.resources, resources):
             return known
         return self._keep(resources_id, resources)
 

@@ -6,6 +6,7 @@ JSON and touches no array, which is what keeps it cheap.
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter
 from typing import Any, NamedTuple, SupportsIndex
@@ -14,11 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from .errors import InvalidValue
-from .plain import check_span
+from .plain import check_span, is_unicode
 from .types import ARRAY_DTYPES, Json, Span, SpanEvent, SpanStatus
 
 MAX_DEPTH = 300
 """How deep JSON may be nested: what reads and writes it takes a frame of Python's stack for every level."""
+MAX_BYTES = 2**28
+"""How long a JSON value, or all arrays of a span, may be: SQLite holds no row above 10**9 bytes."""
 
 
 class SpanRow(NamedTuple):
@@ -58,12 +61,14 @@ def pack_span(span: Span) -> SpanRow:
     parts: list[npt.NDArray[Any]] = []  # copied once, when they are joined
     for name, value in span.attributes.items():
         if isinstance(value, np.ndarray):
-            layout.append((name, _dtype_name(name, value), len(value)))
+            layout.append((_array_name(name), _dtype_name(name, value), len(value)))
             parts.append(np.ascontiguousarray(value))
         else:
             plain[name] = value
+    if parts and sum(part.nbytes for part in parts) > MAX_BYTES:
+        raise InvalidValue(f"the arrays of span {span.name!r} have over {MAX_BYTES} bytes; give shorter ones")
     values = (
-        *_plain_values(span),
+        *_plain_values(span if type(span.start_time) is type(span.end_time) is float else _timed(span)),
         dump_json(plain, f"attributes of span {span.name!r}"),
         dump_json(
             [(e.name, e.time, dict(e.attributes)) for e in span.events], f"events of span {span.name!r}"
@@ -74,6 +79,11 @@ def pack_span(span: Span) -> SpanRow:
         b"".join(parts),  # type: ignore[arg-type]  # an array is a buffer
     )
     return tuple.__new__(SpanRow, values)  # as `_make` does, less its own check
+
+
+def _timed(span: Span) -> Span:
+    """The span with times that files and tables hold: whole numbers may be too large for both."""
+    return replace(span, start_time=float(span.start_time), end_time=float(span.end_time))
 
 
 def unpack_span(row: SpanRow) -> Span:
@@ -102,6 +112,10 @@ class _UnreadSpan(Span):
     """
 
     __slots__ = ()
+
+    def __new__(cls, *args: Any, **fields: Any) -> Any:
+        """Makes a ``Span``: whoever replaces fields of one makes another of its class."""
+        return Span(*args, **fields)
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -220,6 +234,10 @@ def dump_json(value: Json, field: str, *, allowed: str = "JSON values or 1-D arr
         raise InvalidValue(f"{field} cannot be stored: {error}; give {allowed}") from None
     except RecursionError:
         text = ""
+    if len(text) > MAX_BYTES:
+        raise InvalidValue(
+            f"{field} has over {MAX_BYTES} bytes as JSON; keep it in a file, and store its path"
+        )
     if not text or (len(text) > 2 * MAX_DEPTH and _is_deep(value, text)):
         raise InvalidValue(f"{field} is nested more than {MAX_DEPTH} deep; give flatter JSON")
     return text
@@ -267,6 +285,12 @@ _decode = json.JSONDecoder().raw_decode  # takes half the time of `json.loads`, 
 # Look-ups, since NumPy takes a microsecond for either direction.
 _DTYPES = {name: (np.dtype(name), np.dtype(name).itemsize) for name in ARRAY_DTYPES}
 _DTYPE_NAMES = {dtype: name for name, (dtype, _) in _DTYPES.items()}
+
+
+def _array_name(name: str) -> str:
+    if not isinstance(name, str) or not is_unicode(name):
+        raise InvalidValue(f"an attribute is called {name!r}; give a text that is valid Unicode")
+    return name
 
 
 def _dtype_name(name: str, array: npt.NDArray[Any]) -> str:

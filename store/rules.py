@@ -1,5 +1,6 @@
 """The rules of the state machine that need nothing but their arguments."""
 
+import json
 from collections.abc import Mapping
 from typing import Any, get_args
 
@@ -9,6 +10,7 @@ from .types import (
     Attempt,
     AttemptStatus,
     EnqueueRolloutRequest,
+    Json,
     Rollout,
     RolloutConfig,
     RolloutStatus,
@@ -75,11 +77,14 @@ def named(request: EnqueueRolloutRequest) -> str:
 
 def differs(request: EnqueueRolloutRequest, rollout: Rollout) -> bool:
     """Whether a request that repeats a rollout's id means another one."""
-    return (request.input, request.task_id, request.group_id) != (
-        rollout.input,
-        rollout.task_id,
-        rollout.group_id,
+    return (request.task_id, request.group_id) != (rollout.task_id, rollout.group_id) or not same_json(
+        request.input, rollout.input
     )
+
+
+def same_json(one: Json, other: Json) -> bool:
+    """Whether two JSON values are the same. To Python true and 1 are, too, and NaN is not the same as NaN."""
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def given(**fields: Any) -> Mapping[str, Any]:

@@ -46,13 +46,13 @@ INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (group_id) 
 
 
 def write(connection: sqlite3.Connection, changes: Iterable[RowChange]) -> None:
-    """Makes the changes, in order, in one transaction: all of them or, raising sqlite3.Error, none."""
+    """Makes the changes, in order, in one transaction: all of them or, raising what was wrong, none."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         for name, same in groupby(changes, key=itemgetter(0)):
             connection.executemany(STATEMENTS[name], [values for _, values in same])
         connection.execute("COMMIT")
-    except sqlite3.Error:
+    except BaseException:
         if connection.in_transaction:  # SQLite may have rolled back by itself
             connection.execute("ROLLBACK")
         raise

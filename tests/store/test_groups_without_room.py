@@ -42,7 +42,7 @@ async def store(request: pytest.FixtureRequest) -> AsyncIterator[ShardedStore]:
 def sealing_into(store: ShardedStore, num_groups: int) -> ObjectStore:
     objects = ObjectStore(num_groups)
     for keeper in store._keepers:
-        keeper._publish = objects.put
+        keeper._sealer._publish = objects.put
     return objects
 
 

@@ -188,7 +188,7 @@ async def test_what_is_torn_costs_whole_transactions_and_nothing_else(
 async def test_a_folder_serves_one_store_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raybolt.store.journal_file.LOCK_WAIT_SECONDS", 0.05)
     async with LocalStore(tmp_path):
-        with pytest.raises(StoreError, match=r"is in use by another store .*give another folder"):
+        with pytest.raises(StoreError, match=r"is in use by another store.*give another folder"):
             LocalStore(tmp_path)
     await LocalStore(tmp_path).close()
 
