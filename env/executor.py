@@ -136,6 +136,10 @@ def _perform(job: _Job) -> None:
         return
     try:
         result = job.context.run(job.work)
+    except StopIteration as error:  # asyncio's futures take none, and whoever waits would never wake
+        told = RuntimeError("blocking code raised StopIteration")
+        told.__cause__ = error
+        job.future.set_exception(told)
     except BaseException as error:  # whatever foreign code raises belongs to whoever waits for it
         job.future.set_exception(error)
     else:

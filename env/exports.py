@@ -17,6 +17,7 @@ from typing import Any
 from raybolt.env.chat import ChatMessage, message_to_dict
 from raybolt.env.memory import message_key
 from raybolt.env.recorded import trajectory_of
+from raybolt.env.tool_calls import UNREADABLE
 from raybolt.env.trajectory import Call, Trajectory, is_answered_call, is_judged
 from raybolt.store import names
 from raybolt.store.base import LightningStore
@@ -106,9 +107,9 @@ def preference_pairs(
 
 
 def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> int:
-    """Writes an object a line; returns how many there were."""
+    """Writes an object a line; returns how many there were. Half of a character becomes a question mark."""
     num_rows = 0
-    with Path(path).open("w", encoding="utf-8") as file:
+    with Path(path).open("w", encoding="utf-8", errors="replace") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
             num_rows += 1
@@ -221,6 +222,6 @@ def _objects(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
             function = call["function"]
             try:
                 function["arguments"] = json.loads(function["arguments"])
-            except ValueError:
+            except UNREADABLE:
                 continue
     return dictionaries

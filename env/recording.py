@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any, cast
 
 from raybolt.env.chat import ChatMessage, Completion, message_from_dict
+from raybolt.env.errors import NoReward
 from raybolt.env.memory import message_key
 from raybolt.env.policy import Origin, PendingCall
 from raybolt.env.task import Task
@@ -117,10 +118,20 @@ class Recording:
     task: Task
     spans: Sequence[Span]
 
+    @cached_property
+    def root(self) -> Span | None:
+        """The span of the whole run; None if that never ended."""
+        return next(filter(is_root, self.spans), None)
+
+    @property
+    def missed_reward(self) -> bool:
+        """Whether the run failed for want of a reward."""
+        return self.root is not None and self.root.attributes.get(names.ERROR_TYPE) == NoReward.__name__
+
     @property
     def failure(self) -> tuple[str, Origin]:
         """How the run failed, and whose failure it was."""
-        root = next(filter(is_root, self.spans), None)
+        root = self.root
         if root is None or root.status_message is None:
             return "the run ended", "raybolt"
         return root.status_message, cast(Origin, root.attributes.get(names.ERROR_ORIGIN, "raybolt"))

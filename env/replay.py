@@ -241,6 +241,7 @@ async def replay(
         recorder=SpanRecorder(rollout_id, recording.attempt.attempt_id),
         codec=codec,
         live_tools=live_tools,
+        require_reward=recording.missed_reward,  # a demonstration did without, and does again
     ).start()
 
 

@@ -13,6 +13,8 @@ from typing import Any
 from raybolt.env.chat import ChatMessage, ToolCall, ToolSpec, tool_to_dict
 
 _OPEN, _CLOSE = "<tool_call>", "</tool_call>"
+UNREADABLE = (ValueError, RecursionError)
+"""What reading JSON that a model wrote may raise: it is none, or has thousands of digits or brackets."""
 _BLOCK = re.compile(rf"{_OPEN}(.*?){_CLOSE}", re.DOTALL)
 
 
@@ -42,7 +44,7 @@ def canonical_arguments(arguments: str) -> Any:
     """The arguments as a JSON value, so that spacing does not matter; the text itself if it is no JSON."""
     try:
         return json.loads(arguments)
-    except json.JSONDecodeError:
+    except UNREADABLE:
         return arguments
 
 
@@ -86,7 +88,7 @@ def without_tool_turns(messages: Sequence[ChatMessage]) -> list[ChatMessage]:
 def _parse_call(block: str, call_id: str) -> ToolCall:
     try:
         value = json.loads(block)
-    except json.JSONDecodeError as error:
+    except UNREADABLE as error:
         raise MalformedToolCall(f"no JSON in {_OPEN}: {error}") from None
     if not isinstance(value, dict) or not isinstance(value.get("name"), str):
         raise MalformedToolCall(f'expected {{"name": …, "arguments": …}}, got {block.strip()[:200]}')

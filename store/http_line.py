@@ -173,7 +173,7 @@ class HttpLine:
         return f"{method} {self._pool.prefix}{path} HTTP/1.1\r\n{self._headers}{headers}\r\n".encode()
 
     async def _answer(self, path: str, head: bytes, body: bytes) -> Answer:
-        deadline = self.loop.time() + self._endpoint.retry_seconds
+        deadline: float | None = None  # from the first failure on: a silent server alone takes longer to fail
         pause = _FIRST_PAUSE_SECONDS
         while True:
             if self.ended:
@@ -185,6 +185,8 @@ class HttpLine:
                     f"{self._endpoint.url} cannot be trusted: {error}; give ca, or mend it"
                 ) from None
             except LineBroken as error:
+                if deadline is None:
+                    deadline = self.loop.time() + self._endpoint.retry_seconds
                 if self.loop.time() + pause > deadline:
                     raise StoreError(
                         f"the store at {self._endpoint.url} cannot be reached ({error}); is `raybolt store "

@@ -16,8 +16,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from .arguments import age
 from .client import StoreClient
-from .errors import StoreError
+from .errors import InvalidValue, StoreError
 from .layout import checked_folder, shard_folders
+from .plain import checked_text
 from .room import RESERVE_BYTES
 from .router import ShardRouter
 from .shard import Shard, ShardLink, ShardState
@@ -26,6 +27,8 @@ from .values import checked_count
 
 NAMESPACE = "raybolt"
 """Ray namespace of all shards, so that drivers with other namespaces find them."""
+_SHARD = "-shard-"
+"""Stands between a store's name and a shard's number, and so in no store's name."""
 
 
 class RayStore(StoreClient):
@@ -63,8 +66,12 @@ class RayStore(StoreClient):
         ``prune``), once a minute. A store that runs already keeps the reserve and retention of its start.
 
         Raises StoreError if a store of this name keeps another folder, or if the folder cannot be opened;
-        InvalidValue if it holds another number of shards.
+        InvalidValue if it holds another number of shards, or for a name that may be a shard's of another store.
         """
+        if _SHARD in checked_text(name, "name"):
+            raise InvalidValue(
+                f"name is {name!r}; give one without {_SHARD!r}, which names the shards of others"
+            )
         if num_shards is not None:
             num_shards = checked_count(num_shards, "num_shards", least=1)
         folder = checked_folder(path) if path is not None else None
@@ -141,9 +148,8 @@ class RayStore(StoreClient):
         failures = await asyncio.gather(*(link.close() for link in self._links))
         for index, link in enumerate(self._links):
             ray.kill(link.actor)
-            while (
-                await asyncio.to_thread(_find, self.name, index) is not None
-            ):  # Ray frees names a little later
+            # Ray frees names a little later; somebody else may have taken it since.
+            while await asyncio.to_thread(_find, self.name, index) == link.actor:
                 await asyncio.sleep(0.01)
         for failure in failures:
             if failure is not None:
@@ -178,8 +184,8 @@ def _running() -> list[str]:
     """The names of the stores in this cluster."""
     actors = ray.util.list_named_actors(all_namespaces=True)
     names = [actor["name"] for actor in actors if actor["namespace"] == NAMESPACE]
-    return sorted(name.removeprefix("raybolt-") for name in names if "-shard-" not in name)
+    return sorted(name.removeprefix("raybolt-") for name in names if _SHARD not in name)
 
 
 def _actor_name(name: str, index: int) -> str:
-    return f"raybolt-{name}" if index == 0 else f"raybolt-{name}-shard-{index}"
+    return f"raybolt-{name}" if index == 0 else f"raybolt-{name}{_SHARD}{index}"

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from scripted_runs import Program
 
 from raybolt.env.chat import ChatMessage, ChatRequest, Completion, ToolCall, ToolSpec
@@ -12,6 +13,7 @@ from raybolt.env.recorder import SpanRecorder
 from raybolt.env.rereward import re_reward
 from raybolt.env.run import AgentRun
 from raybolt.env.task import Task
+from raybolt.env.tool_calls import MalformedToolCall, canonical_arguments, parse_reply
 from raybolt.store import LocalStore
 
 ADD = ToolSpec("add", "adds", {"type": "object", "properties": {"a": {"type": "integer"}}})
@@ -161,3 +163,15 @@ async def test_there_is_no_pair_where_rewards_are_equal_or_nothing_but_the_world
         runs = await runs_of(store)
         assert [pair["group_id"] for pair in preference_pairs(runs)] == ["margin"]
         assert list(preference_pairs(runs, min_margin=1.0)) == []
+
+
+def test_half_a_character_stops_no_export(tmp_path):
+    assert write_jsonl(tmp_path / "chats.jsonl", [{"a": "\ud83d"}, {"a": "b"}]) == 2
+    assert (tmp_path / "chats.jsonl").read_text().splitlines() == ['{"a": "?"}', '{"a": "b"}']
+
+
+@pytest.mark.parametrize("odd", ['{"q": ' + "9" * 4400 + "}", "[" * 2000], ids=["digits", "brackets"])
+def test_arguments_that_no_parser_stands_are_malformed_and_stay_text(odd):
+    assert canonical_arguments(odd) == odd
+    with pytest.raises(MalformedToolCall):
+        parse_reply(f'<tool_call>{{"name": "look", "arguments": {odd}}}</tool_call>', "c")

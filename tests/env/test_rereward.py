@@ -1,6 +1,9 @@
 """New rewards for stored rollouts, and what the learner makes of them."""
 
+import asyncio
+
 import pytest
+from replayed_runs import Agent
 from scripted_runs import HELLO, Program, say
 
 from raybolt.env.emit import emit_reward
@@ -9,6 +12,7 @@ from raybolt.env.limits import RunLimits
 from raybolt.env.policy import RunEnd
 from raybolt.env.recorded import summary_of, task_metadata
 from raybolt.env.recorder import SpanRecorder
+from raybolt.env.replay import replay
 from raybolt.env.rereward import re_reward
 from raybolt.env.run import AgentRun
 from raybolt.env.run_facts import facts_of
@@ -280,3 +284,19 @@ async def test_the_result_of_a_run_stands_in_its_root_span():
         rollout_id = await store_run(store, agent([1, "two"]), reward=lambda *_: 0)
         (root,) = [span for span in await store.query_spans(rollout_id) if span.parent_id is None]
     assert root.attributes[names.RESULT] == [1, "two"]
+
+
+async def test_a_reward_function_that_raises_what_no_future_takes_is_an_error_like_any_other():
+    async with LocalStore(None) as store:
+        await store_run(store, agent(1.0))
+        done = await asyncio.wait_for(re_reward(store, lambda *_: next(iter([]))), 60)
+        (error,) = done.errors.values()
+        assert "StopIteration" in error
+
+
+async def test_a_replay_of_a_run_that_failed_for_want_of_a_reward_fails_as_it_did():
+    async with LocalStore(None) as store:
+        rollout_id = await store_run(store, agent("text"))
+        assert (await store.get_rollout_by_id(rollout_id)).status == "failed"
+        async with await replay(Agent(agent("text")), store, rollout_id) as at:
+            assert at.run.end.origin == "reward"

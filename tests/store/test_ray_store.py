@@ -16,6 +16,7 @@ from store_samples import fill_group, make_call_span, run_one
 
 from raybolt.store import (
     GroupHandle,
+    InvalidValue,
     LocalStore,
     RayStore,
     StoreError,
@@ -269,3 +270,22 @@ async def test_a_message_travels_in_parts_that_ray_sends_within_the_call_unless_
     assert unpack_message(parts)[0][1]["heartbeat_stats"] == {"text": text}
     worker = await store.update_worker("w", {"text": text})
     assert worker.heartbeat_stats == {"text": text}
+
+
+@pytest.mark.parametrize("name", ["aa-shard-1", "", None, 5])
+def test_a_store_has_a_name_that_no_shard_of_another_has(name: Any) -> None:
+    with pytest.raises(InvalidValue, match="name is"):
+        RayStore.create(None, name=name)
+
+
+def test_a_store_that_was_ended_is_not_another_of_its_name(tmp_path: Path) -> None:
+    name = f"test-{uuid4().hex}"
+    old = RayStore.create(tmp_path, name=name)
+    blocking(old.destroy())
+    new = RayStore.create(tmp_path, name=name)
+    try:
+        with pytest.raises(StoreError):
+            blocking(asyncio.wait_for(old.destroy(), 60))
+        assert blocking(new.query_rollouts()) == []
+    finally:
+        blocking(new.destroy())
