@@ -66,12 +66,10 @@ class RayStore(StoreClient):
         ``prune``), once a minute. A store that runs already keeps the reserve and retention of its start.
 
         Raises StoreError if a store of this name keeps another folder, or if the folder cannot be opened;
-        InvalidValue if it holds another number of shards, or for a name that may be a shard's of another store.
+        InvalidValue if it holds another number of shards, or for a name that another's shard may have.
         """
         if _SHARD in checked_text(name, "name"):
-            raise InvalidValue(
-                f"name is {name!r}; give one without {_SHARD!r}, which names the shards of others"
-            )
+            raise InvalidValue(f"name is {name!r}; give one without {_SHARD!r}")
         if num_shards is not None:
             num_shards = checked_count(num_shards, "num_shards", least=1)
         folder = checked_folder(path) if path is not None else None

@@ -23,13 +23,11 @@ def test_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path: Path) -> Non
 
 
 def test_a_pipe_is_not_replaced(tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "pipe")
-    with (
-        pytest.raises(InvalidValue, match="is a device or a pipe; give the name"),
-        appearing(tmp_path / "pipe"),
-    ):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(InvalidValue, match="is a device or a pipe; give the name"), appearing(pipe):
         pytest.fail("there is nothing to write to")
-    assert (tmp_path / "pipe").is_fifo()
+    assert pipe.is_fifo()
 
 
 def test_the_present_folder_can_be_filled_if_it_is_empty(
