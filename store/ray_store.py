@@ -85,8 +85,9 @@ class RayStore(StoreClient):
             shards.append(_started(name, index, arguments))
             state: ShardState = ray.get(shards[-1].state.remote())
             if state.failure is not None:
-                for shard in shards:
-                    ray.kill(shard)
+                if folder is not None:  # what those in memory hold would be lost
+                    for shard in shards:
+                        ray.kill(shard)
                 raise state.failure
             if (state.folder, state.num_shards) != (folder, len(own_folders)):
                 raise StoreError(
@@ -97,7 +98,10 @@ class RayStore(StoreClient):
 
     @classmethod
     def connect(cls, name: str = "store") -> "RayStore":
-        """Returns the running store of this name; StoreError when there is none."""
+        """Returns the running store of this name; StoreError when there is none.
+
+        One in memory of which a shard has died is returned, to be destroyed; it answers with StoreError.
+        """
         first = _find(name, 0)
         if first is None:
             known = ", ".join(map(repr, _running())) or "none"
@@ -105,7 +109,7 @@ class RayStore(StoreClient):
                 f"no store named {name!r} runs in this cluster (it has: {known}); start it by RayStore.create"
             )
         state: ShardState = ray.get(first.state.remote())
-        if state.failure is not None:
+        if state.failure is not None and state.folder is not None:
             raise state.failure
         shards = [_find(name, index) for index in range(state.num_shards)]
         missing = [index for index, shard in enumerate(shards) if shard is None]

@@ -29,6 +29,10 @@ _GONE = (RayActorError, ActorUnschedulableError)
 """What Ray raises when a shard is not there and will not be: ended, or (the latter) its node is lost."""
 _NO_ROOM = (ObjectStoreFullError, OutOfDiskError)
 """What Ray raises when an object fits neither its object store nor the disk it spills to."""
+_LOST = (
+    "a shard of this store has died, and as the store is in memory only, what that shard held is lost: "
+    "destroy it (RayStore.connect gives a handle), and give the next one a path"
+)
 _REMEDY = (
     "let go of handles and of what was read from them, or start Ray with more object_store_memory or another "
     "object_spilling_directory"
@@ -43,7 +47,7 @@ class ShardState:
     """The store's folder, of which a shard of several keeps a part."""
     num_shards: int
     failure: RayboltError | None
-    """Why it could not open its folder."""
+    """Why it answers nothing: its folder could not be opened, or it died and had none."""
 
 
 class ShardLink:
@@ -164,6 +168,8 @@ class Shard:
         restarted = ray.get_runtime_context().was_current_actor_reconstructed
         failure: RayboltError | None = None
         try:
+            if restarted and own_folder is None:
+                raise StoreError(_LOST)
             # After a restart the runners are still at work, and go on with their attempts.
             room = Room(own_folder, reserve_bytes) if own_folder is not None else None
             self._keeper = Keeper(

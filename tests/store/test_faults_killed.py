@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from store_samples import make_call_span
 
-from raybolt.store import LightningStore, LocalStore, RayStore, RolloutConfig
+from raybolt.store import LightningStore, LocalStore, RayStore, RolloutConfig, StoreError
 
 pytestmark = pytest.mark.usefixtures("ray_session")
 
@@ -43,6 +43,27 @@ def kill_shard(store: RayStore, index: int) -> None:
 
     pid = ray.get(store._links[index].actor.__ray_call__.remote(lambda shard: os.getpid()))
     os.kill(pid, signal.SIGKILL)
+
+
+async def test_a_store_in_memory_says_that_a_killed_shard_took_its_part_along() -> None:
+    store = RayStore.create(None, name=f"in-memory-{uuid4().hex}", num_shards=2)
+    assert [store._router._shard_of(rollout_id) for rollout_id in ("r2", "r4")] == [1, 0]
+    for rollout_id in ("r2", "r4"):
+        await store.enqueue_rollout("x", rollout_id=rollout_id)
+    for index, kept in ((1, ["r4"]), (0, [])):
+        await asyncio.to_thread(kill_shard, store, index)
+        with pytest.raises(StoreError, match="a shard of this store has died, and as the store is in memory"):
+            await store.query_rollouts()
+        with pytest.raises(StoreError, match="destroy it"):
+            RayStore.create(None, name=store.name, num_shards=2)
+        for rollout_id in kept:  # nobody killed the other shard
+            assert await store.get_rollout_by_id(rollout_id) is not None
+    with pytest.raises(StoreError, match="has died"):
+        await RayStore.connect(store.name).enqueue_rollout("x")
+    await RayStore.connect(store.name).destroy()
+    again = RayStore.create(None, name=store.name)
+    assert await again.query_rollouts() == []
+    await again.destroy()
 
 
 @pytest.mark.slow
