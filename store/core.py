@@ -418,9 +418,9 @@ class LightningCore:
         self._record.rollout_deleted(rollout_id)
         for attempt in entry.attempts.values():
             self.workers.forget(attempt, self._clock())
-        self.groups.forget(entry.rollout)
         self._watch.on_delete(rollout_id, list(entry.attempts))
         self.feed.add("deleted", rollout_id=rollout_id)
+        self.groups.forget(entry.rollout)
 
     def _restore(self, snapshot: Snapshot) -> None:
         self.feed.last = snapshot.last_change

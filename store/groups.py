@@ -194,6 +194,7 @@ class GroupBook:
             self._complete.pop(rollout.group_id, None)
             self._forget_claims(rollout.group_id, entry.claims)
             self._record.group_deleted(rollout.group_id)
+            self._feed.add("deleted", group_id=rollout.group_id)
             self._on_complete(rollout.group_id)  # who waits for it learns that there is none any more
 
     def _forget_claims(self, group_id: str, claims: Iterable[str]) -> None:
@@ -223,6 +224,7 @@ class GroupBook:
     def _new(self, group_id: str) -> _Entry:
         entry = self._entries[group_id] = _Entry(Group(group_id=group_id, create_time=self._clock()))
         self._record.group(entry.group)
+        self._feed.add("group", group_id=group_id, status=entry.group.status)
         return entry
 
     def _keep(self, entry: _Entry, **changes: Any) -> None:

@@ -192,6 +192,7 @@ class Change:
     cursor: str
     """Where the feed goes on behind this change: what ``subscribe`` takes to resume."""
     kind: ChangeKind
+    """``deleted`` is said of a rollout, and of the group that went with it, by itself."""
     rollout_id: str | None = None
     attempt_id: str | None = None
     group_id: str | None = None

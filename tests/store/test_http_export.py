@@ -22,7 +22,7 @@ async def test_an_export_of_a_server_is_a_store_as_it_was(tmp_path: Path) -> Non
             async with HttpStore(server.url) as store:
                 counts = await asyncio.to_thread(store.export_parquet, tmp_path / "out", on_bytes=told.append)
         assert counts == {
-            "rollouts": 3, "attempts": 3, "groups": 1, "resources": 0, "changes": 22, "spans": 6,
+            "rollouts": 3, "attempts": 3, "groups": 1, "resources": 0, "changes": 23, "spans": 6,
         }  # fmt: skip
         assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(FILES)
         assert told == sorted(told)

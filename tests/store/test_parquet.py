@@ -96,7 +96,7 @@ async def test_a_store_comes_back_from_parquet_as_it_was(tmp_path):
     await fill(tmp_path / "one")
     counts = export_parquet(tmp_path / "one", tmp_path / "files")
     assert counts == {
-        "rollouts": 5, "attempts": 5, "groups": 3, "resources": 2, "changes": 41, "spans": 9,
+        "rollouts": 5, "attempts": 5, "groups": 3, "resources": 2, "changes": 44, "spans": 9,
     }  # fmt: skip
     assert import_parquet(tmp_path / "files", tmp_path / "two") == counts
     one, two = await contents(tmp_path / "one"), await contents(tmp_path / "two")

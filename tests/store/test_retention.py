@@ -50,8 +50,9 @@ async def test_what_ended_is_deleted_after_its_time_and_what_is_wanted_stays(
         await store.acknowledge_groups(handles)
         assert await only(store, wanted)
         assert [group.group_id for group in await store.query_groups()] == ["open"]
-        deleted = [each.rollout_id for each in await store.get_changes() if each.kind == "deleted"]
-        assert deleted == ["plain", in_leased.rollout_id]
+        deleted = [each for each in await store.get_changes() if each.kind == "deleted"]
+        assert [each.rollout_id for each in deleted] == ["plain", in_leased.rollout_id, None]
+        assert deleted[-1].group_id == "leased"
     async with LocalStore(tmp_path) as again:
         assert await only(again, wanted)
 
