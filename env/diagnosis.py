@@ -14,6 +14,7 @@ from typing import Final, Literal
 
 from raybolt.env.errors import NoCall, NoReward
 from raybolt.env.run_facts import CallFacts, RunFacts, SpanPlace, facts_of
+from raybolt.env.trajectory import comparable
 from raybolt.store.types import Mode, RolloutData
 
 Link = Literal["run", "call", "trainable", "tokens", "reward", "group", "signal", "reply"]
@@ -349,7 +350,8 @@ def _groups(runs: Sequence[RunFacts]) -> list[list[RunFacts]]:
 
 
 def _rewarded(group: Sequence[RunFacts]) -> list[RunFacts]:
-    return [run for run in group if run.reward is not None]
+    compared = comparable(group, succeeded=lambda run: run.succeeded, version=lambda run: run.reward_version)
+    return [run for run in compared if run.reward is not None]
 
 
 def _differ(group: Sequence[RunFacts]) -> bool:

@@ -16,9 +16,9 @@ from typing import Any
 
 from raybolt.env.chat import ChatMessage, message_to_dict
 from raybolt.env.memory import message_key
-from raybolt.env.recorded import trajectory_of
+from raybolt.env.recorded import comparable_runs, trajectory_of
 from raybolt.env.tool_calls import UNREADABLE
-from raybolt.env.trajectory import Call, Trajectory, is_answered_call, is_judged
+from raybolt.env.trajectory import Call, Trajectory, is_answered_call
 from raybolt.store import names
 from raybolt.store.base import LightningStore
 from raybolt.store.types import Rollout, RolloutData, RolloutStatus
@@ -90,15 +90,22 @@ def preference_pairs(
 
     Of each role one pair: the prompt is what both conversations begin with, up to the first reply in which
     they differ; `chosen` and `rejected` are what follows. `score_chosen` and `score_rejected` are the runs'
-    returns, which differ by more than `min_margin`; a run that failed has one if `re_reward` has judged it.
+    returns, which differ by more than `min_margin`; a run that failed has one if the latest `re_reward` over
+    its group has judged it.
     A role whose conversations part before a reply (a tool answered otherwise, say) gives none.
     """
-    groups: dict[str, list[tuple[RolloutData, Trajectory, float]]] = {}
-    for run, trajectory in _trajectories(runs, keep, statuses=("succeeded",), or_judged=True):
-        reward = _reward(trajectory)
-        if run.rollout.group_id is not None and reward is not None:
-            groups.setdefault(run.rollout.group_id, []).append((run, trajectory, reward))
-    for group_id, members in groups.items():
+    groups: dict[str, list[RolloutData]] = {}
+    for run in runs:
+        if run.rollout.group_id is not None:
+            groups.setdefault(run.rollout.group_id, []).append(run)
+    for group_id, group in groups.items():
+        members = [
+            (run, trajectory, reward)
+            for run, trajectory in _trajectories(comparable_runs(group), keep, statuses=None)
+            if (reward := _reward(trajectory)) is not None
+        ]
+        if not members:
+            continue
         best = max(members, key=lambda member: member[2])
         worst = min(members, key=lambda member: member[2])
         if best[2] - worst[2] > min_margin:
@@ -155,12 +162,10 @@ def _trajectories(
     keep: Keep | None,
     *,
     statuses: Sequence[RolloutStatus] | None,
-    or_judged: bool = False,
 ) -> Iterator[tuple[RolloutData, Trajectory]]:
-    """The runs in these statuses; with `or_judged`, also those that failed and were judged since."""
+    """The runs in these statuses, or in any."""
     for run in runs:
-        wanted = statuses is None or run.rollout.status in statuses
-        if run.attempt is None or not (wanted or (or_judged and is_judged(run.spans))):
+        if run.attempt is None or (statuses is not None and run.rollout.status not in statuses):
             continue
         trajectory = trajectory_of(run.rollout, run.attempt, run.spans)
         if keep is None or keep(run.rollout, trajectory):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from raybolt.env.task import Task
-from raybolt.env.trajectory import Trajectory, trajectory_from_spans
-from raybolt.store.types import Attempt, Rollout, Span
+from raybolt.env.trajectory import Trajectory, comparable, judged_version, trajectory_from_spans
+from raybolt.store.types import Attempt, Rollout, RolloutData, Span
 
 
 def task_metadata(task: Task) -> dict[str, Any]:
@@ -36,6 +36,15 @@ def trajectory_of(
         task_id=rollout.task_id,
         group_id=rollout.group_id,
         reward_version=reward_version,
+    )
+
+
+def comparable_runs(group: Iterable[RolloutData]) -> list[RolloutData]:
+    """Those of a group's rollouts that credit may compare, in their order; see `comparable`."""
+    return comparable(
+        group,
+        succeeded=lambda run: run.rollout.status == "succeeded",
+        version=lambda run: judged_version(run.spans),
     )
 
 

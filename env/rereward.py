@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
@@ -97,6 +97,10 @@ async def re_reward(
             try:
                 task = known.get(str(each.rollout.task_id)) or task_of(each.rollout)
                 return await _reward(reward, task, each, require_result)
+            except asyncio.CancelledError as error:
+                if _is_cancelled():
+                    raise
+                return describe(error)
             except Exception as error:  # the reward function is the user's code; its failure is data
                 return describe(error)
 
@@ -108,16 +112,12 @@ async def re_reward(
     }
     held_back = {_group(each) for each in stored if each.rollout.rollout_id in errors}
     rewards: dict[str, float] = {}
+    groups: dict[str, list[_Stored]] = {}
     for each, outcome in zip(stored, outcomes, strict=True):
         if isinstance(outcome, float) and _group(each) not in held_back:
             rewards[each.rollout.rollout_id] = outcome
-    await asyncio.gather(
-        *(
-            _write(store, each, rewards[each.rollout.rollout_id], version)
-            for each in stored
-            if each.rollout.rollout_id in rewards
-        )
-    )
+            groups.setdefault(_group(each), []).append(each)
+    await _write_all(store, list(groups.values()), rewards, version)
     return NewRewards(version, rewards, errors)
 
 
@@ -149,30 +149,67 @@ async def _reward(reward: RewardFunction, task: Task, stored: _Stored, require_r
     return None if failed and value is None else as_reward(value)
 
 
-async def _write(store: LightningStore, stored: _Stored, reward: float, version: int) -> None:
-    rollout_id, attempt_id = stored.rollout.rollout_id, stored.attempt.attempt_id
-    root = stored.root
-    now = max((span.end_time for span in stored.spans), default=stored.attempt.start_time)
-    span = Span(
-        rollout_id=rollout_id,
-        attempt_id=attempt_id,
-        sequence_id=await store.get_next_span_sequence_id(rollout_id, attempt_id),
+async def _write_all(
+    store: LightningStore, groups: Sequence[Sequence[_Stored]], rewards: Mapping[str, float], version: int
+) -> None:
+    """Writes the new rewards, each group's by itself; then raises the first error, if there was one."""
+    writing = (_write(store, group, rewards, version) for group in groups)
+    results = await asyncio.gather(*writing, return_exceptions=True)
+    failures = [result for result in results if result is not None]
+    if failures:
+        num_written = len(groups) - len(failures)
+        failures[0].add_note(f"{num_written} of {len(groups)} groups have rewards of version {version}")
+        raise failures[0]
+
+
+async def _write(
+    store: LightningStore, group: Sequence[_Stored], rewards: Mapping[str, float], version: int
+) -> None:
+    attempts = [(each.rollout.rollout_id, each.attempt.attempt_id) for each in group]
+    numbers = await store.get_many_span_sequence_ids(attempts)
+    spans = [
+        _reward_span(each, rewards[each.rollout.rollout_id], version, number)
+        for each, number in zip(group, numbers, strict=True)
+    ]
+    if len(await add_when_room(store, spans)) < len(spans):
+        raise StoreError(f"{_group(group[0])} got rewards of version {version} meanwhile; reward again")
+    await asyncio.gather(
+        *(_follow(store, each, span, version) for each, span in zip(group, spans, strict=True))
+    )
+
+
+def _reward_span(stored: _Stored, reward: float, version: int, sequence_id: int) -> Span:
+    attempt, root = stored.attempt, stored.root
+    now = max((span.end_time for span in stored.spans), default=attempt.start_time)
+    return Span(
+        rollout_id=attempt.rollout_id,
+        attempt_id=attempt.attempt_id,
+        sequence_id=sequence_id,
         trace_id=root.trace_id if root is not None else "0" * 32,
         # Made from the version, so that two who write the same version at once notice.
-        span_id=blake2b(f"{attempt_id}/{version}".encode(), digest_size=8).hexdigest(),
+        span_id=blake2b(f"{attempt.attempt_id}/{version}".encode(), digest_size=8).hexdigest(),
         parent_id=root.span_id if root is not None else None,
         name="reward",
         start_time=now,
         end_time=now,
         attributes={names.KIND: FINAL_REWARD, names.REWARD: reward, names.REWARD_VERSION: version},
     )
-    if not await add_when_room(store, [span]):
-        raise StoreError(f"rollout {rollout_id!r} got a reward of version {version} meanwhile; reward again")
+
+
+async def _follow(store: LightningStore, stored: _Stored, span: Span, version: int) -> None:
+    """Has the attempt's metadata say what counts now."""
     trajectory = trajectory_of(stored.rollout, stored.attempt, [*stored.spans, span])
     metadata = {**stored.attempt.metadata, "reward": trajectory.total_reward, "reward_version": version}
-    await store.update_attempt(rollout_id, attempt_id, metadata=metadata)
+    await store.update_attempt(stored.rollout.rollout_id, stored.attempt.attempt_id, metadata=metadata)
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody cancelled this task, as opposed to what it awaits."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _group(stored: _Stored) -> str:
     """What is rewarded as a whole: a group, or a rollout that has none."""
-    return stored.rollout.group_id or f"rollout {stored.rollout.rollout_id}"
+    group_id = stored.rollout.group_id
+    return f"rollout {stored.rollout.rollout_id}" if group_id is None else f"group {group_id}"

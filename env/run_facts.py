@@ -7,7 +7,7 @@ from hashlib import blake2b
 
 import numpy as np
 
-from raybolt.env.trajectory import is_judged, reward_spans
+from raybolt.env.trajectory import judged_version, reward_spans
 from raybolt.store import names
 from raybolt.store.types import Mode, RolloutData, RolloutStatus, Span
 
@@ -56,6 +56,8 @@ class RunFacts:
     calls: tuple[CallFacts, ...] = ()
     reward: float | None = None
     """The return; None for a failed run that nobody has judged, and for one without any reward."""
+    reward_version: int = 0
+    """Which round of `re_reward` gave it; 0 for what the run itself got."""
     error: str | None = None
     error_type: str | None = None
     origin: str | None = None
@@ -88,7 +90,7 @@ def facts_of(run: RolloutData) -> RunFacts:
     chats = [span for span in spans if span.attributes.get(names.OPERATION) == names.CHAT]
     answered = [span for span in chats if span.status == "ok"]
     rewards = [span.attributes[names.REWARD] for span in reward_spans(spans)]
-    failed = rollout.status == "failed"
+    failed, version = rollout.status == "failed", judged_version(spans)
     told = run.attempt.metadata if run.attempt is not None else {}
     known = root.attributes if root is not None else {}
     error = told.get("error") or (root.status_message if root is not None else None)
@@ -99,7 +101,8 @@ def facts_of(run: RolloutData) -> RunFacts:
         status=rollout.status,
         attempted=run.attempt is not None,
         calls=tuple(_call(span) for span in answered),
-        reward=float(sum(rewards)) if rewards and (not failed or is_judged(spans)) else None,
+        reward=float(sum(rewards)) if rewards and (not failed or version) else None,
+        reward_version=version,
         error=(error or f"its attempt ended as {_ending(run)}") if failed else None,
         error_type=told.get("error_type") or known.get(names.ERROR_TYPE) if failed else None,
         origin=(told.get("origin") or known.get(names.ERROR_ORIGIN) or "raybolt") if failed else None,

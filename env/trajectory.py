@@ -6,9 +6,10 @@ the learner sees after the store are built by it from the same spans, so they ar
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
@@ -18,6 +19,8 @@ from raybolt.store import names
 from raybolt.store.errors import InvalidValue
 from raybolt.store.types import Span
 
+Run = TypeVar("Run")
+_MAX = sys.float_info.max
 NO_TOKENS: TokenIds = np.zeros(0, dtype=np.int32)
 NO_TOKENS.flags.writeable = False
 NO_REPLY = ChatMessage("assistant")
@@ -110,9 +113,14 @@ class Trajectory:
         return self.status == "failed"
 
     @property
+    def reward_version(self) -> int:
+        """Of the final reward: 0 for what the run itself got, or did not get; see `Reward.version`."""
+        return max((reward.version for reward in self.rewards), default=0)
+
+    @property
     def judged(self) -> bool:
         """Whether `re_reward` has given it a final reward, be the run a failed one."""
-        return any(reward.version > 0 for reward in self.rewards)
+        return self.reward_version > 0
 
     @property
     def total_reward(self) -> float:
@@ -173,10 +181,12 @@ def trajectory_from_spans(
 def reward_spans(spans: Iterable[Span], version: int | None = None) -> list[Span]:
     """The spans of the rewards that count: the emitted ones, and the final one of this version or the latest.
 
+    What is no number is no reward: spans may come from anywhere.
+
     Raises:
         InvalidValue: there is no final reward of this version.
     """
-    rewards = [span for span in spans if names.REWARD in span.attributes]
+    rewards = [span for span in spans if _is_number(span.attributes.get(names.REWARD))]
     versions = {reward_version(span) for span in rewards if _is_final(span)}
     if version is not None and version not in versions:
         known = ", ".join(map(str, sorted(versions))) or "none"
@@ -187,17 +197,37 @@ def reward_spans(spans: Iterable[Span], version: int | None = None) -> list[Span
 
 def reward_version(span: Span) -> int:
     """The version of a final reward."""
-    return int(span.attributes.get(names.REWARD_VERSION, 0))
+    version = span.attributes.get(names.REWARD_VERSION, 0)
+    return int(version) if _is_number(version) else 0
 
 
-def is_judged(spans: Iterable[Span]) -> bool:
-    """Whether `re_reward` has given these spans' run a final reward."""
-    return any(_is_final(span) and reward_version(span) > 0 for span in spans)
+def judged_version(spans: Iterable[Span]) -> int:
+    """The version of the latest final reward that `re_reward` gave these spans' run; 0 if it gave none."""
+    return max((reward_version(span) for span in spans if _is_final(span)), default=0)
+
+
+def comparable(
+    group: Iterable[Run], *, succeeded: Callable[[Run], bool], version: Callable[[Run], int]
+) -> list[Run]:
+    """The runs of a group whose returns may be compared: those that succeeded, and failed ones judged since.
+
+    A failed run counts if the latest `re_reward` over its group has judged it (`version` is that of its
+    latest judgement, 0 without). What an older judge said of it says nothing beside what a newer one said of
+    the others.
+    """
+    runs = list(group)
+    latest = max(map(version, runs), default=0)
+    return [run for run in runs if succeeded(run) or 0 < version(run) == latest]
 
 
 def is_root(span: Span) -> bool:
     """Whether it is the span of a whole run."""
     return span.parent_id is None and span.attributes.get(names.OPERATION) == names.INVOKE_AGENT
+
+
+def _is_number(value: object) -> bool:
+    """Whether it is one that a float holds."""
+    return isinstance(value, int | float) and value is not True and value is not False and abs(value) <= _MAX
 
 
 def _is_final(span: Span) -> bool:

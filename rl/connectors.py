@@ -23,8 +23,8 @@ import numpy as np
 import pyarrow as pa
 from ray.rllib.connectors.connector_v2 import ConnectorV2
 
-from raybolt.env.recorded import trajectory_of
-from raybolt.env.trajectory import Call, Trajectory, is_judged
+from raybolt.env.recorded import comparable_runs, trajectory_of
+from raybolt.env.trajectory import Call, Trajectory
 from raybolt.rl.batching import MicroBatch, pack
 from raybolt.rl.credit import get_estimator
 from raybolt.rl.merge import LossCall, num_tokens_unmerged
@@ -102,13 +102,12 @@ class PackTokens(ConnectorV2):
 def succeeded_trajectories(table: pa.Table) -> list[Trajectory]:
     """The trajectories of a group's succeeded rollouts, in the order in which they were enqueued.
 
-    With those that failed, but have been judged since (see `re_reward`).
+    With those that failed, but were judged by the latest `re_reward` over the group.
     """
     return [
         trajectory_of(data.rollout, data.attempt, data.spans)
-        for data in decode_group(table).rollouts
+        for data in comparable_runs(decode_group(table).rollouts)
         if data.attempt is not None
-        if data.rollout.status == "succeeded" or (data.rollout.status == "failed" and is_judged(data.spans))
     ]
 
 

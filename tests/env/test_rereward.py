@@ -6,11 +6,12 @@ import pytest
 from replayed_runs import Agent
 from scripted_runs import HELLO, Program, say
 
+from raybolt.env.diagnosis import diagnose
 from raybolt.env.emit import emit_reward
 from raybolt.env.exports import chats, recorded_runs
 from raybolt.env.limits import RunLimits
 from raybolt.env.policy import RunEnd
-from raybolt.env.recorded import summary_of, task_metadata
+from raybolt.env.recorded import comparable_runs, summary_of, task_metadata
 from raybolt.env.recorder import SpanRecorder
 from raybolt.env.replay import replay
 from raybolt.env.rereward import re_reward
@@ -19,7 +20,7 @@ from raybolt.env.run_facts import facts_of
 from raybolt.env.task import Task
 from raybolt.env.trajectory import trajectory_from_spans
 from raybolt.rl.connectors import demonstrated_calls, succeeded_trajectories
-from raybolt.store import InvalidValue, LocalStore, StoreError, names, read_group
+from raybolt.store import InvalidValue, LocalStore, Span, StoreError, names, read_group
 
 TASK = Task("t1", "hello", reference="right", metadata={"level": 3})
 
@@ -248,6 +249,92 @@ async def test_the_learner_takes_a_failed_rollout_only_once_it_is_judged():
         assert (chat["status"], chat["reward"]) == ("failed", -1.0)
 
 
+async def test_what_an_older_judge_said_of_a_failed_rollout_is_not_compared_with_a_newer_ones_words():
+    async with LocalStore(None) as store:
+        await store.declare_group("g", 2)
+        await store_run(store, agent(1.0), group_id="g")
+        failed = await store_run(store, agent(error=RuntimeError("no")), group_id="g")
+        await store.take_groups(1)
+
+        async def returns():
+            handle = await store.get_group("g")
+            group = comparable_runs(read_group(handle).rollouts)
+            assert [run.rollout.rollout_id for run in group] == [
+                each.rollout_id for each in succeeded_trajectories(handle.ref)
+            ]
+            numbers = diagnose(read_group(handle).rollouts).numbers
+            return [each.total_reward for each in succeeded_trajectories(handle.ref)], numbers.groups
+
+        await re_reward(store, lambda task, result, run: -run.failed, include_failed=True)
+        assert await returns() == ([0.0, -1.0], 1)
+        await re_reward(store, lambda *_: 100)  # whose scale is another
+        assert await returns() == ([100.0], 0)
+        assert (await stored(store, failed)).reward_version == 1
+        await re_reward(store, lambda task, result, run: None if run.failed else 50, include_failed=True)
+        assert await returns() == ([50.0], 0)
+        await re_reward(store, lambda *_: 7, include_failed=True)
+        assert await returns() == ([7.0, 7.0], 1)
+
+
+async def test_a_group_has_new_rewards_as_a_whole_or_none_of_them_when_the_store_fails(monkeypatch):
+    async with LocalStore(None) as store:
+        for group_id in "gh":
+            for _ in range(3):
+                await store_run(store, agent(1), group_id=group_id)
+        real = store.add_many_spans
+
+        async def fails_for_g(spans):
+            rollout = await store.get_rollout_by_id(spans[0].rollout_id)
+            if rollout.group_id == "g":
+                raise StoreError("the line broke")
+            return await real(spans)
+
+        monkeypatch.setattr(store, "add_many_spans", fails_for_g)
+        with pytest.raises(StoreError, match="the line broke") as raised:
+            await re_reward(store, lambda *_: 5)
+        assert raised.value.__notes__ == ["1 of 2 groups have rewards of version 1"]
+        for group_id, expected in (("g", 0), ("h", 1)):
+            for rollout in await store.query_rollouts(group_id_in=[group_id]):
+                assert (await stored(store, rollout.rollout_id)).reward_version == expected
+        monkeypatch.undo()
+        assert (await re_reward(store, lambda *_: 6)).version == 2
+        for rollout in await store.query_rollouts():
+            assert (await stored(store, rollout.rollout_id)).final_reward == 6.0
+
+
+async def test_a_reward_function_that_is_cancelled_within_is_an_error_of_its_rollout():
+    async def gives_up(task, result, trajectory):
+        raise asyncio.CancelledError("an inner scope")
+
+    async with LocalStore(None) as store:
+        rollout_id = await store_run(store, agent(1))
+        made = await re_reward(store, gives_up)
+        assert made.errors == {rollout_id: "CancelledError: an inner scope"}
+
+
+@pytest.mark.parametrize("odd", ["good", None, True, float("nan"), 10**400, [1.0]])
+async def test_a_reward_that_is_no_number_is_none(odd):
+    async with LocalStore(None) as store:
+        rollout_id = await store_run(store, agent("x"), reward=lambda *_: 2)
+        (attempt,) = await store.query_attempts(rollout_id)
+        number = await store.get_next_span_sequence_id(rollout_id, attempt.attempt_id)
+        foreign = Span(
+            rollout_id=rollout_id,
+            attempt_id=attempt.attempt_id,
+            sequence_id=number,
+            trace_id="0" * 32,
+            span_id="f" * 16,
+            name="foreign",
+            start_time=1.0,
+            end_time=2.0,
+            attributes={names.REWARD: odd, names.REWARD_VERSION: odd},
+        )
+        await store.add_span(foreign)
+        trajectory = await stored(store, rollout_id)
+        assert (trajectory.total_reward, trajectory.reward_version) == (2.0, 0)
+        assert (await re_reward(store, lambda *_: 3)).version == 1
+
+
 async def test_tasks_stand_in_for_what_the_store_kept_of_them():
     async with LocalStore(None) as store:
         await store_run(store, agent(1))
@@ -275,7 +362,7 @@ async def test_two_that_write_the_same_version_at_once_are_told():
             await re_reward(store, lambda *_: 3)
             return 2
 
-        with pytest.raises(StoreError, match="got a reward of version 1 meanwhile"):
+        with pytest.raises(StoreError, match="got rewards of version 1 meanwhile"):
             await re_reward(store, meanwhile)
 
 
