@@ -29,6 +29,7 @@ from raybolt.env.chat import (
     content_text,
     tool_from_dict,
 )
+from raybolt.env.tool_calls import UNREADABLE
 from raybolt.store.errors import InvalidValue
 
 
@@ -140,5 +141,5 @@ def arguments_of(call: FunctionCall) -> Any:
     """The call's arguments, parsed if they are JSON."""
     try:
         return json.loads(call.arguments)
-    except json.JSONDecodeError:
+    except UNREADABLE:
         return call.arguments

@@ -144,7 +144,8 @@ def whose_call() -> tuple[str, Step | None]:
 async def stoppable(work: Coroutine[Any, Any, T], token: CancellationToken | None) -> T:
     """The work's result; `token`, or the one of the team at work, cancels it.
 
-    A PolicyAbort stops the teams around, which would otherwise wait for a message that never comes.
+    A PolicyAbort stops the teams around, which would otherwise wait for a message that never comes. A team's
+    manager gets a cancellation for it: what else it raises, its runtime reports to members that are gone.
     """
     token = token or _team_token()
     future = asyncio.ensure_future(work)
@@ -154,6 +155,8 @@ async def stoppable(work: Coroutine[Any, Any, T], token: CancellationToken | Non
         return await future
     except PolicyAbort as abort:
         halt(abort)
+        if token is not None and token is _team_token():
+            raise asyncio.CancelledError from abort
         raise
 
 

@@ -11,10 +11,13 @@ from autogen_agentchat.teams import DiGraphBuilder, GraphFlow, RoundRobinGroupCh
 from autogen_agentchat.tools import AgentTool
 from autogen_core import CancellationToken
 from autogen_ext.models.replay import ReplayChatCompletionClient
+from recorded_agents import call_tool, record, say
 
 import raybolt
 from raybolt.adapters.autogen.model import PolicyClient
 from raybolt.adapters.patching import active_patches
+from raybolt.env.replay import replay
+from raybolt.store import LocalStore
 
 LIMITS = raybolt.RunLimits(max_calls=3, max_seconds=0.3)
 
@@ -198,3 +201,24 @@ async def test_the_agents_own_slow_model_does_not_outlive_its_run(agent_run, scr
     assert ran.end.error == "the agent took more than 0.3 seconds"
     assert time.monotonic() - began < 1.3
     assert await leftover_tasks() == set()
+
+
+@pytest.mark.parametrize(
+    ("build", "until"), [(agent, 0), (team, 1), (selected, 0), (selected, 1), (nested, 0), (own_token, 0)]
+)
+async def test_a_replay_that_is_left_at_a_call_leaves_nothing_behind(build, until, caplog):
+    def policy(request):
+        names = {tool.name for tool in request.tools}
+        return call_tool("writer", {"task": "x"}) if "writer" in names else say("writer")
+
+    limited = raybolt.RunLimits(max_calls=3)
+    agent_of = raybolt.wrap(build, framework="autogen", reward=lambda *_: 1.0, limits=limited)
+    async with LocalStore(None) as store:
+        rollout_id, _ = await record(store, agent_of, policy)
+        async with await replay(agent_of, store, rollout_id, until=until) as at:
+            assert at.call is not None
+            began = time.monotonic()
+        assert time.monotonic() - began < 1.3
+    assert await leftover_tasks() == set()
+    assert active_patches() == []
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
