@@ -5,7 +5,7 @@ import itertools
 import os
 import ssl
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO, NamedTuple
@@ -84,10 +84,12 @@ class HttpLine:
         media_type: str = "application/json",
         accept: str | None = None,
         named: bool = False,
+        anew: Callable[[], tuple[str, bytes | None]] | None = None,
     ) -> Answer:
         """Returns the answer to a request that may arrive twice; raises the error that the server names.
 
-        ``named`` is one that changes something: sent again, it gets the answer of the first.
+        ``named`` is one that changes something: sent again, it gets the answer of the first. ``anew`` gives
+        the path and body of further tries, if they are to be others.
         """
         headers = f"Accept-Encoding: {'gzip' if self._endpoint.compress else 'identity'}\r\n"
         if accept is not None:
@@ -98,11 +100,17 @@ class HttpLine:
             headers += f"Content-Type: {media_type}\r\n"
             if self._endpoint.compress:
                 headers += "Content-Encoding: gzip\r\n"
+
+        async def packed(path: str, body: bytes | None) -> tuple[bytes, bytes]:
+            if body is None:
+                return self._head(method, path, headers), b""
+            if self._endpoint.compress:
                 body = await _zipped(body)
-            headers += f"Content-Length: {len(body)}\r\n"
-        head = self._head(method, path, headers)
+            return self._head(method, path, f"{headers}Content-Length: {len(body)}\r\n"), body
+
         with _UnderWay(self._under_way, self._endpoint.url):
-            return await self._answer(path, head, body or b"")
+            head, sent = await packed(path, body)
+            return await self._answer(path, head, sent, None if anew is None else lambda: packed(*anew()))
 
     async def download(self, path: str, file: IO[bytes], on_bytes: Callable[[int], None]) -> None:
         """Writes an answer to a file while it comes, saying how many bytes there are; asks only once.
@@ -172,7 +180,13 @@ class HttpLine:
     def _head(self, method: str, path: str, headers: str) -> bytes:
         return f"{method} {self._pool.prefix}{path} HTTP/1.1\r\n{self._headers}{headers}\r\n".encode()
 
-    async def _answer(self, path: str, head: bytes, body: bytes) -> Answer:
+    async def _answer(
+        self,
+        path: str,
+        head: bytes,
+        body: bytes,
+        anew: Callable[[], Awaitable[tuple[bytes, bytes]]] | None,
+    ) -> Answer:
         deadline: float | None = None  # from the first failure on: a silent server alone takes longer to fail
         pause = _FIRST_PAUSE_SECONDS
         while True:
@@ -194,6 +208,8 @@ class HttpLine:
                     ) from None
             await asyncio.sleep(pause)
             pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
+            if anew is not None:
+                head, body = await anew()
 
     async def _ask(self, path: str, head: bytes, body: bytes) -> Answer:
         status, media_type, content = await self._pool.ask(head, body)

@@ -166,13 +166,16 @@ class HttpStore(StoreClient):
         timeout = arguments["timeout"]
         deadline = None if timeout is None else time.monotonic() + timeout
         ids = arguments.get("rollout_ids", arguments.get("group_ids"))
+
+        def now() -> dict[str, Any]:
+            left = POLL_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
+            return {**arguments, "timeout": min(left, POLL_SECONDS)}
+
         while True:
-            left = None if deadline is None else deadline - time.monotonic()
-            poll = POLL_SECONDS if left is None else min(left, POLL_SECONDS)
-            answer = await self._send(route, {**arguments, "timeout": poll})
+            answer = await self._send(route, now(), later=now)
             found: list[Any] = self._decoded(route, load(answer.body, "the answer"))
             is_there = bool(found) if ids is None else len(found) == len(ids)
-            if is_there or (left is not None and left <= POLL_SECONDS):
+            if is_there or (deadline is not None and time.monotonic() >= deadline):
                 return found
 
     async def _pages(self, route: Route, arguments: dict[str, Any]) -> list[Any]:
@@ -192,18 +195,23 @@ class HttpStore(StoreClient):
         content = load(answer.body, "the answer")
         return self._decoded(route, content["items"]), content["next_offset"]
 
-    async def _send(self, route: Route, arguments: Mapping[str, Any]) -> Answer:
-        line = self._link.line()
-        path, others = _with_path(route, arguments)
-        accept = ROWS_TYPE if route.operation == "rows" else None
-        named = route.method != "GET" and not route.waits
-        if route.method == "GET" and not route.search:
-            query = urlencode({name: value for name, value in others.items() if value is not None})
-            return await line.send("GET", f"{path}?{query}" if query else path, accept=accept)
-        given = {name: value for name, value in others.items() if value is not UNSET}
-        if route.search:
-            return await line.send("POST", f"{path}{SEARCH}", dump(given), accept=accept, named=named)
-        return await line.send(route.method, path, dump(given), accept=accept, named=named)
+    async def _send(
+        self,
+        route: Route,
+        arguments: Mapping[str, Any],
+        *,
+        later: Callable[[], Mapping[str, Any]] | None = None,
+    ) -> Answer:
+        """Asks; ``later`` gives the arguments of further tries, if they change with time."""
+        method, path, body = _request(route, arguments)
+        return await self._link.line().send(
+            method,
+            path,
+            body,
+            accept=ROWS_TYPE if route.operation == "rows" else None,
+            named=route.method != "GET" and not route.waits,
+            anew=None if later is None else lambda: _request(route, later())[1:],
+        )
 
     async def _ask_for_capabilities(self) -> Answer:
         return await self._link.line().send("GET", CAPABILITIES_PATH)
@@ -226,6 +234,16 @@ class HttpStore(StoreClient):
         url = f"{self.url}{path}?{urlencode({'seal': answer['seal']})}"
         block = RemoteBlock(url, self._token, self._ca, self._compress, self._retry_seconds)
         return replace(handle, ref=block)
+
+
+def _request(route: Route, arguments: Mapping[str, Any]) -> tuple[str, str, bytes | None]:
+    """The method, path and body that ask for it."""
+    path, others = _with_path(route, arguments)
+    if route.method == "GET" and not route.search:
+        query = urlencode({name: value for name, value in others.items() if value is not None})
+        return "GET", f"{path}?{query}" if query else path, None
+    given = dump({name: value for name, value in others.items() if value is not UNSET})
+    return ("POST", f"{path}{SEARCH}", given) if route.search else (route.method, path, given)
 
 
 def _with_path(route: Route, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from store_http import served
@@ -363,3 +364,27 @@ async def test_a_ray_store_can_be_served(ray_session: None, tmp_path: Path) -> N
             group = await asyncio.to_thread(read_group, handle)
             assert [len(member.spans) for member in group.rollouts] == [2, 2]
     await behind.destroy()
+
+
+async def test_a_wait_over_a_restart_of_the_server_asks_for_the_time_that_is_left() -> None:
+    asked: list[float] = []
+
+    class Watched(LocalStore):
+        async def _reach(self, operation: str, arguments: dict[str, Any]) -> Any:
+            if operation == "wait_for_rollouts":
+                asked.append(arguments["timeout"])
+            return await super()._reach(operation, arguments)
+
+    async with Watched(None) as local:
+        await local.enqueue_rollout("x", rollout_id="r")
+        server = serve(local, port=0)
+        async with HttpStore(server.url) as store:
+            waiting = asyncio.ensure_future(store.wait_for_rollouts(rollout_ids=["r"], timeout=3.0))
+            while not asked:
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.3)
+            await asyncio.to_thread(server.close)  # which cuts what is under way
+            with serve(local, port=int(server.url.rpartition(":")[2])):
+                assert await waiting == []
+    assert asked[0] > 2.9
+    assert 0 <= asked[1] <= asked[0] - 0.3
