@@ -42,7 +42,7 @@ def serve(
     ] = None,
     cert: Annotated[Path | None, typer.Option(help="Certificate (PEM), for TLS.")] = None,
     key: Annotated[Path | None, typer.Option(help="Its private key (PEM).")] = None,
-    max_body_mb: Annotated[int, typer.Option(help="Largest request, in MB.")] = 64,
+    max_body_mb: Annotated[int, typer.Option(min=1, max=256, help="Largest request, in MB.")] = 64,
     retention_days: Annotated[
         float | None, typer.Option(help="Delete rollouts that ended longer ago; for a folder.")
     ] = None,

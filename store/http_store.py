@@ -22,6 +22,7 @@ from .routes import (
     BY_OPERATION,
     CAPABILITIES_PATH,
     EXPORT_PATH,
+    JSON_WITH_NAN,
     MAX_TAKEN,
     SEARCH,
     TRACES_PATH,
@@ -208,7 +209,7 @@ class HttpStore(StoreClient):
             method,
             path,
             body,
-            accept=ROWS_TYPE if route.operation == "rows" else None,
+            accept=ROWS_TYPE if route.operation == "rows" else JSON_WITH_NAN,
             named=route.method != "GET" and not route.waits,
             anew=None if later is None else lambda: _request(route, later())[1:],
         )

@@ -33,6 +33,8 @@ from .types import (
 )
 from .values import new_id
 
+JSON_WITH_NAN: Final = "application/json;nan=literal"
+"""What a client accepts that reads NaN and infinities as Python's ``json`` writes them. Others get texts."""
 MAX_WAIT_SECONDS: Final = 30.0
 """How long one request may wait, whatever its timeout: proxies cut what is silent for longer."""
 MAX_TAKEN: Final = 10_000

@@ -6,6 +6,7 @@ their arrays, and then all the arrays' bytes, row after row. The JSON form of a 
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any, Final
@@ -87,6 +88,8 @@ def _array(value: Json, field: str) -> np.ndarray[Any, Any]:
     if value["dtype"] not in ARRAY_DTYPES:
         raise InvalidValue(f"{field} has the dtype {value['dtype']!r}; give one of {', '.join(ARRAY_DTYPES)}")
     values = value["values"]
+    if isinstance(values, list):
+        values = [_NOT_FINITE.get(each, each) if type(each) is str else each for each in values]
     if not isinstance(values, list) or not all(type(each) in (int, float) for each in values):
         raise InvalidValue(f"{field}.values is no list of numbers")
     dtype = np.dtype(value["dtype"])
@@ -99,6 +102,8 @@ def _array(value: Json, field: str) -> np.ndarray[Any, Any]:
         raise InvalidValue(f"{field}.values has numbers that no {dtype} can hold") from None
 
 
+_NOT_FINITE = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
+"""What a server writes for numbers that JSON lacks."""
 _ROW_KINDS: tuple[Any, ...] = (
     str, str, int, str, str, str | None, str, float, float, SpanStatus, str | None, str, str, str,
 )  # fmt: skip

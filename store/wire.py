@@ -28,6 +28,15 @@ def dump(value: Any) -> bytes:
     return _ENCODER.encode(value).encode()
 
 
+def dump_strict(value: Any) -> bytes:
+    """Returns what JSON (RFC 8259) allows: NaN and infinities as texts, "NaN", "Infinity" and "-Infinity"."""
+    try:
+        return _STRICT_ENCODER.encode(value).encode()
+    except ValueError:
+        read = json.loads(_ENCODER.encode(value), parse_constant=str)
+        return _STRICT_ENCODER.encode(read).encode()
+
+
 def load(text: bytes | str, what: str) -> Any:
     """Returns the JSON value; InvalidValue for what is none, nested too deeply, or no UTF-8."""
     try:
@@ -111,6 +120,7 @@ def _travelling(kind: type[Any]) -> list[str]:
 # Made once, as `json.loads` and `json.dumps` would for every value.
 _DECODER = json.JSONDecoder()
 _ENCODER = json.JSONEncoder(separators=(",", ":"), default=_fields_of)
+_STRICT_ENCODER = json.JSONEncoder(separators=(",", ":"), default=_fields_of, allow_nan=False)
 
 
 def _integer(value: Any, field: str) -> int:

@@ -2,6 +2,7 @@
 
 import hmac
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -29,6 +30,7 @@ from .bodies import reply
 from .export import send_export
 from .openapi import docs_page, document
 from .otlp import TraceReceiver
+from .pages import page_of
 from .problems import Handler, HttpProblem, answer_to
 from .repeats import MAX_BYTES, Repeats
 from .seals import Seals
@@ -77,9 +79,8 @@ class _Handlers:
             if route.waits:
                 timeout = arguments["timeout"]
                 arguments["timeout"] = min(MAX_WAIT_SECONDS if timeout is None else timeout, MAX_WAIT_SECONDS)
-            wanted = arguments.get("limit", -1)
-            if route.page is not None and not -1 < wanted <= route.page and wanted >= -1:
-                arguments["limit"] = route.page
+            if route.page is not None:
+                return await page_of(partial(self._asked, route.operation), route, request, arguments)
             answer = await self._store._ask(route.operation, **arguments)
             if route.gives is GroupHandle:
                 answer = self._seals.keep(answer)
@@ -87,9 +88,13 @@ class _Handlers:
                 answer = [self._seals.keep(handle) for handle in answer]
             elif route.operation == "acknowledge_groups":
                 self._seals.drop(arguments["claims"])
-            return answered(route, request, answer, _next_offset(route, arguments, wanted, answer))
+            return answered(route, request, answer)
 
         return handle
+
+    async def _asked(self, operation: str, arguments: dict[str, Any]) -> list[Any]:
+        found: list[Any] = await self._store._ask(operation, **arguments)
+        return found
 
     async def block(self, request: web.Request) -> web.StreamResponse:
         """A group's table as an Arrow stream: as it was sealed or, without a seal, as it is now."""
@@ -118,14 +123,6 @@ class _Handlers:
 
     async def health(self, request: web.Request) -> web.StreamResponse:
         return reply(request, b'{"status":"ok"}')
-
-
-def _next_offset(route: Route, arguments: dict[str, Any], wanted: int, answer: Any) -> int | None:
-    """Where the next page begins; None if there is none, or nobody wants it."""
-    if route.page is None or len(answer) < route.page or wanted == arguments["limit"]:
-        return None
-    following: int = arguments["offset"] + len(answer)
-    return following
 
 
 def _around_handlers(tokens: Sequence[str]) -> Any:

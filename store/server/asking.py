@@ -8,11 +8,12 @@ from aiohttp import web
 from raybolt.store.errors import InvalidValue
 from raybolt.store.paths import id_of_segment
 from raybolt.store.routes import NEEDED, SEARCH, Argument, Route
-from raybolt.store.row_frames import ROWS_TYPE, pack_rows, row_from_fields, span_fields, unpack_rows
+from raybolt.store.row_frames import ROWS_TYPE, row_from_fields, unpack_rows
 from raybolt.store.values import prepared
 from raybolt.store.wire import Missing, checked_text, decoder, dump, error_fields, load, without_unset
 
 from .bodies import check_media_type, read_body, reply
+from .json_answers import encoder_for
 
 JSON_TYPE = "application/json"
 
@@ -86,17 +87,11 @@ class ArgumentReader:
         return value
 
 
-def answered(route: Route, request: web.Request, answer: Any, next_offset: int | None) -> web.Response:
-    """Returns the answer as JSON or, for spans to whom accepts them so, packed."""
-    if route.operation == "rows":
-        if ROWS_TYPE in request.headers.get("Accept", ""):
-            return reply(request, pack_rows(answer, next_offset), ROWS_TYPE)
-        answer = [span_fields(row) for row in answer]
+def answered(route: Route, request: web.Request, answer: Any) -> web.Response:
+    """Returns the answer as JSON."""
     if answer is None and route.gives is not None:
         return reply(request, dump(error_fields(_missing(request))), status=404)
-    if route.page is not None:
-        return reply(request, dump({"items": answer, "next_offset": next_offset}))
-    return reply(request, dump(answer))
+    return reply(request, encoder_for(request)(answer))
 
 
 def _ids_in(request: web.Request) -> dict[str, str]:

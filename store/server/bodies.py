@@ -1,5 +1,7 @@
 """Bodies of requests and answers: how much of them is read, and how they are compressed."""
 
+import asyncio
+import re
 import zlib
 
 from aiohttp import ContentTypeError, hdrs, web
@@ -9,10 +11,14 @@ from raybolt.store.errors import InvalidValue
 
 from .problems import HttpProblem
 
+_FORBIDS = re.compile(r"q\s*=\s*0(\.0*)?")
 _GZIP = 16 + zlib.MAX_WBITS
 _GZIP_PART_BYTES = 64 * 1024
 _MAX_MEMBERS = 10_000
 """Each costs time of its own, however small it is."""
+BODY_SECONDS = 60.0
+"""How long a body may take, beside the time for what has come of it."""
+_LEAST_BYTES_PER_SECOND = 1024
 _SMALL_BYTES = 1024
 """What is shorter is not worth compressing."""
 
@@ -21,7 +27,7 @@ async def read_body(request: web.Request, max_bytes: int) -> bytes:
     """Returns the body, unpacked. Refuses what is larger than ``max_bytes``, packed or unpacked."""
     try:
         body = await _received(request, max_bytes)
-    except HttpProcessingError as error:
+    except (HttpProcessingError, ConnectionError) as error:  # the latter: nobody is there to read the answer
         raise InvalidValue(f"the body is broken: {error}") from None
     encoding = request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower()
     if encoding == "identity":
@@ -50,19 +56,36 @@ def reply(
 ) -> web.Response:
     """Returns the answer, compressed if that was asked for and is worth it."""
     response = web.Response(status=status, body=body, content_type=content_type)
-    if len(body) > _SMALL_BYTES and "gzip" in request.headers.get("Accept-Encoding", "").lower():
+    if len(body) > _SMALL_BYTES and accepts(request, "gzip", hdrs.ACCEPT_ENCODING):
         response.enable_compression(web.ContentCoding.gzip)
     return response
 
 
+def accepts(request: web.Request, wanted: str, header: str = hdrs.ACCEPT) -> bool:
+    """Whether the header names this, and not with the weight 0, which forbids it."""
+    value = request.headers.get(header, "").lower()
+    if wanted not in value:
+        return False
+    for part in value.split(","):
+        name, *parameters = (each.strip() for each in part.split(";"))
+        if name == wanted:
+            return not any(_FORBIDS.fullmatch(each) for each in parameters)
+    return False
+
+
 async def _received(request: web.Request, max_bytes: int) -> bytes:
     content = request.content
-    first = await content.readany()
+    first = content.read_nowait()  # as nearly always, all of it is here
     if content.at_eof() and len(first) <= max_bytes:
         return first
     body = bytearray(first)  # a list of parts could take many times their bytes
+    began = asyncio.get_running_loop().time()
     while len(body) <= max_bytes and not content.at_eof():
-        body += await content.readany()
+        try:
+            async with asyncio.timeout_at(began + BODY_SECONDS + len(body) / _LEAST_BYTES_PER_SECOND):
+                body += await content.readany()
+        except TimeoutError:
+            raise _too_slow(len(body)) from None
     if len(body) > max_bytes:
         raise _too_large(max_bytes)
     return bytes(body)
@@ -95,6 +118,12 @@ def _unzip_member(packed: memoryview, body: bytearray, max_bytes: int) -> int:
         if len(body) > max_bytes:
             raise _too_large(max_bytes)
     return end - len(unpacker.unused_data)
+
+
+def _too_slow(num_bytes: int) -> HttpProblem:
+    return HttpProblem(
+        408, InvalidValue(f"the body came too slowly: {num_bytes} bytes so far; send it again, or less of it")
+    )
 
 
 def _too_large(max_bytes: int) -> HttpProblem:

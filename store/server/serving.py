@@ -1,8 +1,10 @@
 """``serve``: a store on an address, in a thread of this process."""
 
 import asyncio
+import errno
 import ipaddress
 import os
+import socket
 import ssl
 import threading
 from collections.abc import Sequence
@@ -15,12 +17,17 @@ from aiohttp import web
 from raybolt.store.answering import answering
 from raybolt.store.client import StoreClient
 from raybolt.store.errors import InvalidValue, StoreError
+from raybolt.store.values import checked_count
 
 from .app import make_app
 
 DEFAULT_PORT = 4747
 MAX_BODY_BYTES = 64 * 2**20
 """Largest body of a request unless told otherwise."""
+_MOST_BODY_BYTES = 2**28
+"""What no limit may exceed: bodies are held in memory, and so is what is made of them."""
+_IDLE_SECONDS = 75.0
+"""How long a connection is kept that asks for nothing."""
 _SHUTDOWN_SECONDS = 0.5
 """How long requests may go on when the server is closed; and then, how long those that were cut may still."""
 
@@ -53,6 +60,9 @@ def serve(
         raise InvalidValue(f"host is {host!r} and there are no tokens; give a token, or serve 127.0.0.1")
     if any(not token or not token.isascii() or token.split() != [token] for token in tokens):
         raise InvalidValue("a token is empty, or has spaces or signs beyond ASCII; give another")
+    max_body_bytes = checked_count(max_body_bytes, "max_body_bytes", least=1)
+    if max_body_bytes > _MOST_BODY_BYTES:
+        raise InvalidValue(f"max_body_bytes is {max_body_bytes}; give {_MOST_BODY_BYTES} or less")
     return StoreServer(store, host, port, tokens, _tls(cert, key), max_body_bytes)
 
 
@@ -84,7 +94,7 @@ class StoreServer:
             real_port = started.result()
         except OSError as error:
             self._thread.join()
-            raise StoreError(f"cannot serve {host}:{port}: {error.strerror}; give another port") from error
+            raise _unserved(host, port, error) from error
         shown = f"[{host}]" if ":" in host else host
         self.url = f"{'https' if tls else 'http'}://{shown}:{real_port}"
 
@@ -119,13 +129,30 @@ class StoreServer:
 
     async def _run(self, host: str, port: int, tls: ssl.SSLContext | None, started: "Future[int]") -> None:
         runner = web.AppRunner(
-            self._app, access_log=None, auto_decompress=False, shutdown_timeout=_SHUTDOWN_SECONDS
+            self._app,
+            access_log=None,
+            auto_decompress=False,
+            keepalive_timeout=_IDLE_SECONDS,
+            shutdown_timeout=_SHUTDOWN_SECONDS,
         )
         async with answering(runner, host=host, port=port, ssl=tls) as (_, real_port):
             started.set_result(real_port)
             await self._closing.wait()
         if rest := asyncio.all_tasks() - {asyncio.current_task()}:  # cut, but they have yet to hear of it
             await asyncio.wait(rest, timeout=_SHUTDOWN_SECONDS)
+
+
+def _unserved(host: str, port: int, error: OSError) -> StoreError:
+    if isinstance(error, socket.gaierror):
+        return StoreError(f"cannot serve {host!r}: {error.strerror}; give a name or address of this machine")
+    remedy = (
+        "another port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else "an address of this machine"
+    )
+    return StoreError(f"cannot serve {host}:{port}: {error.strerror}; give {remedy}")
+
+
+def _no_passphrase() -> str:
+    raise InvalidValue("the key has a passphrase; give one without, such as `openssl pkey` writes")
 
 
 def _is_loopback(host: str) -> bool:
@@ -144,7 +171,7 @@ def _tls(cert: str | os.PathLike[str] | None, key: str | os.PathLike[str] | None
         raise InvalidValue("one of cert and key is missing; TLS needs both")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     try:
-        context.load_cert_chain(cert, key)
+        context.load_cert_chain(cert, key, _no_passphrase)
     except (OSError, ssl.SSLError) as error:
         raise InvalidValue(f"cert {cert} and key {key} cannot be used: {error}") from None
     return context

@@ -3,7 +3,9 @@
 import asyncio
 import gzip
 import socket
+import struct
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -12,6 +14,7 @@ from store_http import request, served
 
 from raybolt.store import LocalStore, StoreServer, blocking
 from raybolt.store.errors import InvalidValue
+from raybolt.store.server import bodies
 from raybolt.store.server.repeats import Repeats
 
 MAX_BYTES = 1000
@@ -211,3 +214,35 @@ def test_what_follows_the_first_member_of_gzip_is_not_passed_over(
         answer = request(running, "POST", "/v1/rollouts", packed, headers={"Content-Encoding": "gzip"})
         assert (answer.status, message in answer.error[1]) == (status, True)
         assert request(running, "GET", "/v1/statistics").json["total_rollouts"] == 0
+
+
+def test_a_body_that_stops_coming_is_not_waited_for(
+    server: StoreServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bodies, "BODY_SECONDS", 0.2)
+    status, body = answer_to_parts(server, HEAD + b"Content-Length: 500\r\n\r\n", b'{"requests":[')
+    assert status == 408
+    assert b"too slowly: 13 bytes so far" in body
+
+
+def test_a_client_that_hangs_up_in_the_middle_of_a_body_is_no_fault_of_the_server(
+    server: StoreServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    host, port = server.url.removeprefix("http://").split(":")
+    for linger in (b"", struct.pack("ii", 1, 0)):  # an end, and a reset
+        with socket.create_connection((host, int(port)), timeout=60) as connection:
+            connection.sendall(HEAD + b"Content-Length: 500\r\n\r\n")
+            blocking(_turns(server))
+            connection.sendall(b'{"requests":[')
+            blocking(_turns(server))
+            if linger:
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+        blocking(_turns(server))
+    assert answer_to_parts(server, HEAD + b"Content-Length: 2\r\n\r\n{}")[0] == 400
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+@pytest.mark.parametrize("limit", [0, -1, 2**28 + 1, 1.5, "1"])
+def test_a_limit_that_no_body_can_have_is_refused(limit: Any) -> None:
+    with pytest.raises(InvalidValue, match="max_body_bytes is"):
+        served(max_body_bytes=limit).__enter__()

@@ -269,6 +269,12 @@ async def test_tls_with_a_certificate_of_ones_own(local: LocalStore, tmp_path: P
         async with HttpStore(server.url) as stranger:
             with pytest.raises(StoreError, match="cannot be trusted"):
                 await stranger.statistics()
+    locked = tmp_path / "locked.pem"
+    subprocess.run(
+        ["openssl", "pkey", "-in", key, "-out", locked, "-aes128", "-passout", "pass:secret"], check=True
+    )
+    with pytest.raises(InvalidValue, match="the key has a passphrase; give one without"):
+        serve(local, port=0, cert=cert, key=locked)
     with pytest.raises(InvalidValue, match="one of cert and key is missing"):
         serve(local, port=0, cert=cert)
     with pytest.raises(InvalidValue, match="cannot be used"):
