@@ -46,7 +46,7 @@ _WRONG_TOKEN = (
 
 def make_app(store: StoreClient, *, tokens: Sequence[str], max_body_bytes: int) -> web.Application:
     """Returns the application; every path but the description's own needs one of the tokens, if any."""
-    app = web.Application(middlewares=[_around_handlers(tokens)])
+    app = web.Application(middlewares=[_around_handlers(tokens, max_body_bytes)])
     server = _Handlers(store, max_body_bytes)
     app.on_cleanup.append(server.close)
     for route in ROUTES:
@@ -125,10 +125,10 @@ class _Handlers:
         return reply(request, b'{"status":"ok"}')
 
 
-def _around_handlers(tokens: Sequence[str]) -> Any:
+def _around_handlers(tokens: Sequence[str], max_body_bytes: int) -> Any:
     """What every request goes through, in one piece: each piece has its price."""
     expected = [token.encode() for token in tokens]
-    repeats = Repeats(MAX_BYTES)
+    repeats = Repeats(MAX_BYTES, max_body_bytes)
 
     @web.middleware
     async def answer(request: web.Request, handler: Handler) -> web.StreamResponse:

@@ -12,7 +12,7 @@ from raybolt.store.row_frames import ROWS_TYPE, row_from_fields, unpack_rows
 from raybolt.store.values import prepared
 from raybolt.store.wire import Missing, checked_text, decoder, dump, error_fields, load, without_unset
 
-from .bodies import check_media_type, read_body, reply
+from .bodies import check_media_type, note_body, read_body, reply
 from .json_answers import encoder_for
 
 JSON_TYPE = "application/json"
@@ -57,7 +57,9 @@ class ArgumentReader:
         given: Any = {}
         if request.can_read_body or self._others:
             check_media_type(request, JSON_TYPE)
-            given = load(await read_body(request, self._max_bytes) or b"{}", "the body")
+            body = await read_body(request, self._max_bytes)
+            note_body(request, body)
+            given = load(body or b"{}", "the body")
         if not isinstance(given, dict):
             raise InvalidValue(f"the body is no object; {_usage(self._route)}")
         return in_path | self._decoded(given)

@@ -8,6 +8,7 @@ from aiohttp import ContentTypeError, hdrs, web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from raybolt.store.errors import InvalidValue
+from raybolt.store.routes import REPEAT_HEADER
 
 from .problems import HttpProblem
 
@@ -21,6 +22,16 @@ BODY_SECONDS = 60.0
 _LEAST_BYTES_PER_SECOND = 1024
 _SMALL_BYTES = 1024
 """What is shorter is not worth compressing."""
+
+
+FINGERPRINT = web.RequestKey("fingerprint", int)
+"""Where a request keeps what tells its body from others, once that was read."""
+
+
+def note_body(request: web.Request, body: bytes) -> None:
+    """Keeps the fingerprint of a named request's body: whoever repeats the name has to send the same."""
+    if REPEAT_HEADER in request.headers:
+        request[FINGERPRINT] = zlib.crc32(body)
 
 
 async def read_body(request: web.Request, max_bytes: int) -> bytes:

@@ -35,9 +35,11 @@ _PROBLEMS = {
     "400": "InvalidValue: a value is wrong; the message says which and what to give.",
     "401": "The token is missing or wrong.",
     "404": "UnknownRollout, UnknownAttempt, UnknownGroup, UnknownResources, or Missing.",
+    "408": "The body came too slowly.",
     "409": "InvalidTransition: it has ended.",
     "413": "The body is too large.",
     "415": "The body's media type or encoding is none of those listed.",
+    "422": "The Idempotency-Key named another body before.",
     "503": "StoreError: the store cannot do it now. StoreFull: no room; see Retry-After.",
 }
 

@@ -195,7 +195,7 @@ def _span(span: Any, shared: Mapping[str, Json], places: Mapping[str, Json]) -> 
         name=span.name or UNNAMED,
         start_time=span.start_time_unix_nano / 1e9,
         end_time=span.end_time_unix_nano / 1e9,
-        status=_STATUS[span.status.code] if span.status.code < len(_STATUS) else "unset",
+        status=_STATUS[span.status.code] if 0 <= span.status.code < len(_STATUS) else "unset",
         status_message=span.status.message or None,
         attributes={name: _with_array(name, value) for name, value in attributes.items()},
         events=tuple(

@@ -116,7 +116,7 @@ async def repeated(repeats: Repeats, name: str, *answers: str | Exception | asyn
 async def test_those_that_come_while_the_first_is_at_work_get_its_answer() -> None:
     first: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     asyncio.get_running_loop().call_later(0.01, first.set_result, "done")
-    repeats = Repeats(10_000)
+    repeats = Repeats(10_000, MAX_BYTES)
     assert await repeated(repeats, "n", first) == ["done", "done", "done"]
     assert await repeated(repeats, "n") == ["done", "done", "done"]
     assert not repeats._under_way
@@ -128,14 +128,14 @@ async def test_when_the_first_fails_the_next_one_is_carried_out_and_the_rest_get
     second: asyncio.Future[str] = loop.create_future()
     loop.call_later(0.01, first.set_exception, InvalidValue("refused"))
     first.add_done_callback(lambda _: loop.call_later(0.01, second.set_result, "second"))
-    repeats = Repeats(10_000)
+    repeats = Repeats(10_000, MAX_BYTES)
     assert await repeated(repeats, "n", first, second) == ["refused", "second", "second"]
     assert not repeats._under_way
 
 
 @pytest.mark.parametrize(("method", "status"), [("GET", 200), ("POST", 404)])
 async def test_what_changes_nothing_is_answered_anew(method: str, status: int) -> None:
-    repeats, answers = Repeats(10_000), [b"first", b"second"]
+    repeats, answers = Repeats(10_000, MAX_BYTES), [b"first", b"second"]
 
     async def handle(request: web.Request) -> web.StreamResponse:
         return web.Response(body=answers.pop(0), content_type="text/plain", status=status)
@@ -150,7 +150,7 @@ async def test_what_changes_nothing_is_answered_anew(method: str, status: int) -
 
 
 async def test_one_that_gives_up_waiting_leaves_the_others_waiting() -> None:
-    repeats, over = Repeats(10_000), asyncio.Event()
+    repeats, over = Repeats(10_000, MAX_BYTES), asyncio.Event()
 
     async def handle(request: web.Request) -> web.StreamResponse:
         await over.wait()
@@ -170,7 +170,7 @@ async def test_one_that_gives_up_waiting_leaves_the_others_waiting() -> None:
 
 
 async def test_answers_are_forgotten_oldest_first_when_there_are_too_many_bytes() -> None:
-    repeats = Repeats(1000)  # each counts as 300 bytes and its own
+    repeats = Repeats(1000, MAX_BYTES)  # each counts as 300 bytes and its own
     for name in "abc":
         await repeated(repeats, name, name * 100)
     assert await repeated(repeats, "b") == ["b" * 100] * 3
@@ -246,3 +246,17 @@ def test_a_client_that_hangs_up_in_the_middle_of_a_body_is_no_fault_of_the_serve
 def test_a_limit_that_no_body_can_have_is_refused(limit: Any) -> None:
     with pytest.raises(InvalidValue, match="max_body_bytes is"):
         served(max_body_bytes=limit).__enter__()
+
+
+def test_a_name_stands_for_one_request(server: StoreServer) -> None:
+    def enqueue(text: str, name: str) -> Any:
+        body = b'{"requests":[{"input":"%s"}]}' % text.encode()
+        return request(server, "POST", "/v1/rollouts", body, headers={"Idempotency-Key": name})
+
+    first, again, other = enqueue("a", "n"), enqueue("a", "n"), enqueue("b", "n")
+    assert (first.status, again.status, again.body) == (200, 200, first.body)
+    assert other.status == 422
+    assert b"Idempotency-Key 'n' named another body before" in other.body
+    assert enqueue("b", "m").status == 200
+    found = request(server, "GET", "/v1/rollouts").body
+    assert (found.count(b'"input":"a"'), found.count(b'"input":"b"')) == (1, 1)

@@ -414,3 +414,14 @@ async def test_a_frameworks_own_genai_spans_arrive_from_another_process(
     rollout = await store.get_rollout_by_id(started.rollout_id)
     assert rollout is not None
     assert rollout.status == "running"
+
+
+@pytest.mark.parametrize(
+    ("code", "status"), [(-1, "unset"), (0, "unset"), (1, "ok"), (2, "error"), (9, "unset")]
+)
+async def test_a_status_that_there_is_none_of_is_unset(store: LocalStore, code: int, status: str) -> None:
+    started = await store.start_rollout("x")
+    with served(store) as server:
+        answer = await send(server, traces([json_span(1, status={"code": code})], ids(started)))
+    assert (answer.status, answer.json) == (200, {})
+    assert [span.status for span in await kept(store, started)] == [status]
