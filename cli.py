@@ -18,6 +18,9 @@ from raybolt import console
 from raybolt.store.errors import RayboltError
 from raybolt.store_command import store
 
+_INTERRUPTED = 130
+"""What shells expect of a command that Ctrl-C ended: 128 and the signal's number."""
+
 
 class _OneLineErrors(TyperGroup):
     # The context's class is typer's private copy of click's, and changes with typer's version: hence Any.
@@ -30,6 +33,9 @@ class _OneLineErrors(TyperGroup):
             # Ray wraps what a remote process raised; its text is a traceback, the cause is the message.
             console.print_error(str(getattr(error, "cause", error)))
             raise typer.Exit(2) from error
+        except KeyboardInterrupt:
+            console.print_error("interrupted")
+            raise typer.Exit(_INTERRUPTED) from None
 
 
 app = typer.Typer(

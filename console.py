@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -102,7 +104,7 @@ def _note(progress: TrainingProgress) -> str:
 
 def print_error(message: str) -> None:
     """One line on standard error."""
-    err.print(f"[bold red]error:[/] {_escape(' '.join(message.split()))}")
+    err.print(f"[bold red]error:[/] {printable(' '.join(message.split()))}")
 
 
 def print_evaluation(result: EvalResult, *, of: str) -> None:
@@ -118,7 +120,7 @@ def print_failures(errors: Mapping[str, int], *, num_failed: int) -> None:
         return
     out.print(f"{num_failed} rollouts failed; they are left out of the score:")
     for text, count in sorted(errors.items(), key=lambda item: -item[1]):
-        out.print(f"  {count} x {_escape(text)}")
+        out.print(f"  {count} x {printable(text)}")
 
 
 def print_fit(result: FitResult) -> None:
@@ -130,7 +132,7 @@ def print_fit(result: FitResult) -> None:
     table.add_row("seconds", seconds(result.seconds))
     table.add_row("tokens", ", ".join(f"{name} {count:,}" for name, count in result.tokens.items()))
     for name, path in result.paths.items():
-        table.add_row(name, _escape(str(path)))
+        table.add_row(name, printable(str(path)))
     out.print(table)
 
 
@@ -151,12 +153,12 @@ def print_demo(report: Mapping[str, Any], examples: Sequence[str]) -> None:
         if held_out.get(key) is not None:
             table.add_row(name, percent(held_out[key]))
     for text in examples:
-        out.print(_escape(text), style="dim")
+        out.print(printable(text), style="dim")
         out.print()
     out.print(table)
     out.print(f"seconds      {seconds(report['seconds'])}")
     for name, path in report["paths"].items():
-        out.print(f"{name:<12} {_escape(str(path))}")
+        out.print(f"{name:<12} {printable(str(path))}")
 
 
 def print_calls(result: CommandRun, store: Path) -> None:
@@ -170,13 +172,17 @@ def print_calls(result: CommandRun, store: Path) -> None:
         seconds = f"{span.end_time - span.start_time:.2f}"
         model = str(told.get(names.REQUEST_MODEL, ""))
         table.add_row(
-            _escape(str(told[names.AGENT_NAME])), _escape(model), *tokens, seconds, _escape(_reply(span))
+            printable(str(told[names.AGENT_NAME])),
+            printable(model),
+            *tokens,
+            seconds,
+            printable(_reply(span)),
         )
     if result.calls:
         err.print(table)
     else:
         err.print("no LLM call was seen")
-    err.print(f"rollout {result.rollout_id} in {_escape(str(store))}")
+    err.print(f"rollout {result.rollout_id} in {printable(str(store))}")
     if result.error is not None:
         print_error(result.error)
 
@@ -185,7 +191,7 @@ def print_diagnosis(diagnosis: Diagnosis, store: Path) -> None:
     """What there is to learn from, and what is wrong with it, worst first."""
     numbers = diagnosis.numbers
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("store", _escape(str(store)))
+    table.add_row("store", printable(str(store)))
     statuses = ", ".join(f"{count} {status}" for status, count in numbers.rollouts.items())
     table.add_row("rollouts", f"{sum(numbers.rollouts.values())} ({statuses})" if statuses else "0")
     table.add_row("LLM calls", f"{numbers.calls}, of which {numbers.trainable_calls} trainable")
@@ -199,15 +205,15 @@ def print_diagnosis(diagnosis: Diagnosis, store: Path) -> None:
         out.print("[bold green]nothing wrong[/]")
     for finding in diagnosis.findings:
         colour = "red" if finding.fatal else "yellow"
-        out.print(f"\n[bold {colour}]{finding.link}[/] {_escape(finding.summary)}")
+        out.print(f"\n[bold {colour}]{finding.link}[/] {printable(finding.summary)}")
         if finding.rollout_ids:
             shown = ", ".join(finding.rollout_ids[:3])
             more = len(finding.rollout_ids) - 3
-            out.print(f"  runs  {_escape(shown)}{f' and {more} more' if more > 0 else ''}")
+            out.print(f"  runs  {printable(shown)}{f' and {more} more' if more > 0 else ''}")
         if finding.span is not None:
             place = f"{finding.span.name} ({finding.span.span_id}) of {finding.span.rollout_id}"
-            out.print(f"  span  {_escape(place)}")
-        out.print(f"  do    {_escape(finding.remedy)}")
+            out.print(f"  span  {printable(place)}")
+        out.print(f"  do    {printable(finding.remedy)}")
 
 
 def print_json(value: Any) -> None:
@@ -234,6 +240,15 @@ def seconds(parts: Mapping[str, float]) -> str:
     return ", ".join(f"{value:.0f} {name}" for name, value in parts.items())
 
 
-def _escape(text: str) -> str:
-    # Square brackets are markup to rich; in SQL, paths and messages they are text.
-    return text.replace("[", r"\[")
+def printable(text: str) -> str:
+    """The text as rich prints it as it is: brackets are no markup, and control codes are visible."""
+    return escape(visible(text))
+
+
+def visible(text: str) -> str:
+    """The text with terminal control codes, changes of direction and halves of characters as `\\x1b`."""
+    return _CONTROLS.sub(lambda found: ascii(found.group())[1:-1], text)
+
+
+_CONTROLS = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]")
+"""All but line breaks and tabs."""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, JustifyMethod
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.tree import Tree
 
-from raybolt.console import err, out
+from raybolt.console import err, out, printable, visible
 from raybolt.store import names
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ _COLUMNS = (
 
 def _cells(rollout: Rollout, attempt: Attempt | None, *, in_full: bool) -> dict[str, str]:
     told = attempt.metadata if attempt is not None else {}
-    return {
+    cells = {
         "rollout": rollout.rollout_id if in_full else _short_id(rollout.rollout_id),
         "status": rollout.status,
         "mode": rollout.mode or "",
@@ -89,6 +89,7 @@ def _cells(rollout: Rollout, attempt: Attempt | None, *, in_full: bool) -> dict[
         "seconds": _number(_seconds(rollout, attempt), ".1f"),
         "enqueued": _moment(rollout.start_time) if in_full else _recent(rollout.start_time),
     }
+    return {name: visible(text).replace("\n", "\\n") for name, text in cells.items()}
 
 
 def _widths(columns: Sequence[_Column], rows: Sequence[Mapping[str, str]], width: int) -> dict[str, int]:
@@ -108,7 +109,7 @@ def _shown(name: str, text: str, width: int) -> str:
     if len(text) > width:
         tail = 0 if name == "rollout" else (width - 1) // 2
         text = f"{text[: width - 1 - tail]}…{text[len(text) - tail :]}"
-    return _coloured(text) if name == "status" else escape(text)
+    return _coloured(text) if name == "status" else printable(text)
 
 
 def print_rollout(
@@ -116,20 +117,20 @@ def print_rollout(
 ) -> None:
     """Its head, then its spans as a tree."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("rollout", escape(rollout.rollout_id))
+    table.add_row("rollout", printable(rollout.rollout_id))
     table.add_row("status", _coloured(rollout.status))
     for name in ("mode", "task_id", "group_id"):
         if getattr(rollout, name) is not None:
-            table.add_row(name.removesuffix("_id"), escape(getattr(rollout, name)))
+            table.add_row(name.removesuffix("_id"), printable(getattr(rollout, name)))
     table.add_row("enqueued", _moment(rollout.start_time))
     took = _seconds(rollout, attempt)
     if took is not None:
         table.add_row("took", f"{took:.1f} s")
-    table.add_row("input", escape(_short(rollout.input)))
+    table.add_row("input", printable(_short(rollout.input)))
     if attempt is not None:
         table.add_row("attempt", f"{attempt.sequence_id} of {num_attempts}, {_coloured(attempt.status)}")
         for name, value in attempt.metadata.items():
-            table.add_row(escape(name), escape(_short(value)))
+            table.add_row(printable(name), printable(_short(value)))
     out.print(table)
     for tree in _trees(spans):
         out.print(tree)
@@ -140,10 +141,10 @@ def print_rollout(
 def print_counts(where: str, counts: Mapping[str, Any]) -> None:
     """A line for each count that is known."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("store", escape(where))
+    table.add_row("store", printable(where))
     for name, (title, shown) in _COUNTS.items():
         if counts.get(name) is not None:
-            table.add_row(title, escape(shown(counts[name])))
+            table.add_row(title, printable(shown(counts[name])))
     out.print(table)
 
 
@@ -206,12 +207,23 @@ _COUNTS: Mapping[str, tuple[str, Callable[[Any], str]]] = {
 def print_moved(counts: Mapping[str, int], where: Path) -> None:
     """What was written, in one line."""
     parts = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-    out.print(f"{parts} in {escape(str(where))}")
+    out.print(f"{parts} in {printable(str(where))}")
 
 
 def print_json(value: Any) -> None:
-    """JSON; arrays are lists."""
-    out.print(json.dumps(value, indent=2, default=lambda array: array.tolist()), markup=False)
+    """JSON; arrays are lists, and numbers that JSON lacks are null."""
+    out.print(json.dumps(finite(value), indent=2, allow_nan=False), markup=False)
+
+
+def finite(value: Any) -> Any:
+    """The value with lists for arrays, and None for NaN and infinities."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(each) for each in value]
+    return finite(value.tolist()) if hasattr(value, "tolist") else value
 
 
 @contextmanager
@@ -232,43 +244,82 @@ def progress(name: str, *, unit: str = "spans") -> Iterator[Callable[[int, int |
 
 
 def _trees(spans: Sequence[Span]) -> list[Tree]:
-    """A tree for each span whose parent is not there; children stand in the order in which they began."""
+    """A tree for each span whose parent is not there; children stand in the order in which they began.
+
+    Spans that are each other's parents, or their own, are shown below the first of them.
+    """
     trees = {span.span_id: Tree(_line(span)) for span in spans}
+    children: dict[str, list[str]] = {span.span_id: [] for span in spans}
     roots = []
     for span in spans:
-        parent = trees.get(span.parent_id or "")
-        if parent is None:
-            roots.append(trees[span.span_id])
+        if span.parent_id in children:
+            children[span.parent_id].append(span.span_id)
         else:
-            parent.children.append(trees[span.span_id])
-    return roots
+            roots.append(span.span_id)
+    shown = set(_below(roots, children))
+    for span in spans:
+        if span.span_id not in shown:
+            trees[span.span_id].label = f"{_line(span)}  [yellow](is below itself)[/]"
+            roots.append(span.span_id)
+            children[str(span.parent_id)].remove(span.span_id)
+            shown.update(_below([span.span_id], children))
+    for span_id, below in children.items():
+        trees[span_id].children.extend(trees[each] for each in below)
+    return [trees[root] for root in roots]
+
+
+def _below(roots: Sequence[str], children: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """The ids of these spans and of all below them."""
+    left = list(roots)
+    while left:
+        span_id = left.pop()
+        yield span_id
+        left += children[span_id]
 
 
 def _line(span: Span) -> str:
     """Name, time, tokens, reward, and the first words of what came out."""
     told = span.attributes
-    parts = [f"[bold]{escape(span.name)}[/]", f"{(span.end_time - span.start_time) * 1e3:.0f} ms"]
+    parts = [f"[bold]{printable(span.name)}[/]", f"{(span.end_time - span.start_time) * 1e3:.0f} ms"]
     if names.INPUT_TOKENS in told or names.OUTPUT_TOKENS in told:
-        parts.append(f"{told.get(names.INPUT_TOKENS, '?')} → {told.get(names.OUTPUT_TOKENS, '?')} tokens")
+        counts = (
+            printable(_short(told.get(name, "?"))) for name in (names.INPUT_TOKENS, names.OUTPUT_TOKENS)
+        )
+        parts.append(f"{' → '.join(counts)} tokens")
     if names.REWARD in told:
-        version = told.get(names.REWARD_VERSION)
-        parts.append(f"[cyan]{told[names.REWARD]:g}[/]" + (f" (version {version})" if version else ""))
+        version = printable(_number(told.get(names.REWARD_VERSION), "g"))
+        reward = printable(_number(told[names.REWARD], "g"))
+        parts.append(f"[cyan]{reward}[/]" + (f" (version {version})" if version not in ("", "0") else ""))
     if span.status == "error":
-        parts.append(f"[red]{escape(_short(span.status_message or 'error'))}[/]")
+        parts.append(f"[red]{printable(_short(span.status_message or 'error'))}[/]")
     elif words := _outcome(told):
-        parts.append(f"[dim]{escape(words)}[/]")
+        parts.append(f"[dim]{printable(words)}[/]")
     return "  ".join(parts)
 
 
 def _outcome(told: Mapping[str, Any]) -> str:
-    if messages := told.get(names.OUTPUT_MESSAGES):
-        called = [f"{call['function']['name']}(…)" for call in messages[0].get("tool_calls", ())]
-        return _short(" ".join([messages[0].get("content") or "", *called]))
-    return _short(told[names.TOOL_RESULT]) if names.TOOL_RESULT in told else ""
+    messages = told.get(names.OUTPUT_MESSAGES)
+    if not messages and names.TOOL_RESULT in told:
+        messages = told[names.TOOL_RESULT]
+    if isinstance(messages, list) and messages and isinstance(messages[0], dict):
+        return _said(messages[0])
+    return "" if messages is None else _short(messages)
+
+
+def _said(message: Mapping[str, Any]) -> str:
+    """What a message says, and which tools it calls; of one in a form of its own, all of it."""
+    calls = message.get("tool_calls") or []
+    try:
+        called = [f"{call['function']['name']}(…)" for call in calls]
+        return _short(" ".join([message.get("content") or "", *called]))
+    except (KeyError, TypeError):
+        return _short(message)
 
 
 def _short(value: Any) -> str:
-    text = " ".join((value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)).split())
+    """The value on one line, cut; what is no text as JSON."""
+    text = value if isinstance(value, str) else json.dumps(finite(value), ensure_ascii=False)
+    text = " ".join(text[: 100 * _WORDS].split())
     return text if len(text) <= _WORDS else f"{text[: _WORDS - 1]}…"
 
 
@@ -277,8 +328,12 @@ def _coloured(status: str) -> str:
     return f"[{colour}]{status}[/]" if colour else status
 
 
-def _number(value: float | None, form: str = ",") -> str:
-    return "" if value is None else format(value, form)
+def _number(value: Any, form: str = ",") -> str:
+    """The number in this form; what is none is shown as it is."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with suppress(OverflowError):
+            return format(value, form)
+    return "" if value is None else _short(value)
 
 
 def _seconds(rollout: Rollout, attempt: Attempt | None) -> float | None:

@@ -67,7 +67,7 @@ def export(
         console_store.progress("Export", unit="rollouts") as progress,
         appearing(out) as file,
     ):
-        total = sum(source.counts()["rollouts"].values()) if wanted == Wanted() else None
+        total = source.num_rollouts() if wanted == Wanted() else None
         num_rows = _write(_told(source.runs(wanted), total, progress), form, file, min_reward, min_margin)
     console_store.print_moved({form.value: num_rows}, out)
 
@@ -108,13 +108,13 @@ def _write(
     runs: Iterable[RolloutData], form: Format, file: Path, min_reward: float | None, min_margin: float
 ) -> int:
     """Writes the runs as JSONL of this form; returns the number of lines."""
-    from raybolt.env.exports import chats, preference_pairs, sft_examples, write_jsonl
+    from raybolt.env.exports import chats, preference_pairs, sft_examples, write_lines
 
     if form is Format.CHATS:
-        return write_jsonl(file, chats(runs))
+        return write_lines(file, chats(runs))
     if form is Format.SFT:
-        return write_jsonl(file, sft_examples(runs, min_reward=min_reward))
-    return write_jsonl(file, preference_pairs(runs, min_margin=min_margin))
+        return write_lines(file, sft_examples(runs, min_reward=min_reward))
+    return write_lines(file, preference_pairs(runs, min_margin=min_margin))
 
 
 def _told(runs: Iterable[RolloutData], total: int | None, progress: Progress) -> Iterator[RolloutData]:

@@ -7,10 +7,12 @@ asked page by page, and may change in between.
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count as counting
@@ -86,6 +88,9 @@ class Source(Protocol):
     def counts(self) -> dict[str, Any]:
         """Returns what `statistics` says, as far as it is known, and what else can be counted."""
 
+    def num_rollouts(self) -> int:
+        """Returns how many there are, read from no rollout."""
+
     def export(self, out: Path, progress: Progress) -> dict[str, int]:
         """Writes the whole store as Parquet; returns how many rows each file has."""
 
@@ -114,8 +119,15 @@ def checked_folder(where: str) -> Path:
     """Returns the folder; InvalidValue for what is meant as an address, or is a store at work."""
     if where.startswith(("http://", "https://", RAY_SCHEME)):
         raise InvalidValue(f"{where} is a store at work; give a folder")
-    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", where) and not Path(where).exists():
+    if re.fullmatch(r"[\w.-]+:\d+(/.*)?", where) and not os.path.exists(where):
         raise InvalidValue(f"{where} is no folder; give an address as http://{where}")
+    try:
+        os.stat(where)
+    except FileNotFoundError:
+        pass  # which each command says in its own words, or makes
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidValue(f"{where[:200]!r} cannot be looked at ({reason}); give a store's folder") from None
     return Path(where)
 
 
@@ -128,9 +140,10 @@ def connected(where: str) -> RayStore:
     if not ray.is_initialized():
         try:
             ray.init(address="auto", log_to_driver=False, logging_level="ERROR")
-        except ConnectionError:
+        except (ConnectionError, RuntimeError) as error:
             raise StoreError(
-                f"{where}: no Ray cluster runs here; set RAY_ADDRESS to the one that has the store"
+                f"{where}: no Ray cluster answers here; set RAY_ADDRESS to the one that has the store, and "
+                f"RAY_AUTH_MODE=token with its token if it wants one ({error})"
             ) from None
     return RayStore.connect(where.removeprefix(RAY_SCHEME))
 
@@ -176,6 +189,11 @@ class FolderSource:
             "oldest_queued_seconds": None if oldest is None else max(0.0, time.time() - oldest),
             **_outcomes(list(read_outlines(self._folder))),
         }
+
+    def num_rollouts(self) -> int:
+        from raybolt.store.peek import count
+
+        return sum(count(self._folder)["rollouts"].values())
 
     def export(self, out: Path, progress: Progress) -> dict[str, int]:
         from raybolt.store.parquet import export_parquet
@@ -229,6 +247,9 @@ class LiveSource:
     def counts(self) -> dict[str, Any]:
         return blocking(self._store.statistics())
 
+    def num_rollouts(self) -> int:
+        return sum(self.counts()["rollouts"].values())
+
     def export(self, out: Path, progress: Progress) -> dict[str, int]:
         from raybolt.store import HttpStore
 
@@ -275,17 +296,20 @@ async def _gathered(calls: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
 def _outcomes(outlines: Sequence[Outline]) -> dict[str, Any]:
     """What the runs said of themselves."""
     told = [attempt.metadata for _, attempt in outlines if attempt is not None]
-    rewards = [
-        attempt.metadata["reward"]
-        for rollout, attempt in outlines
-        if attempt and rollout.status == "succeeded" and attempt.metadata.get("reward") is not None
-    ]
+    succeeded = [attempt for rollout, attempt in outlines if attempt and rollout.status == "succeeded"]
+    rewards = _numbers(attempt.metadata.get("reward") for attempt in succeeded)
     return {
         "modes": dict(Counter(rollout.mode or "none" for rollout, _ in outlines)),
-        "calls": sum(each.get("num_calls", 0) for each in told),
-        "tokens": sum(each.get("num_tokens", 0) for each in told),
+        "calls": int(sum(_numbers(each.get("num_calls") for each in told))),
+        "tokens": int(sum(_numbers(each.get("num_tokens") for each in told))),
         "reward_mean": sum(rewards) / len(rewards) if rewards else None,
     }
+
+
+def _numbers(values: Iterable[Any]) -> list[float]:
+    """Those of the values that are finite numbers: metadata may say anything."""
+    numbers = [each for each in values if isinstance(each, int | float) and not isinstance(each, bool)]
+    return [float(each) for each in numbers if abs(each) <= sys.float_info.max]
 
 
 def _check_one_of(option: str, value: str, allowed: Sequence[str]) -> None:

@@ -21,6 +21,7 @@ from raybolt.env.tool_calls import UNREADABLE
 from raybolt.env.trajectory import Call, Trajectory, is_answered_call
 from raybolt.store import names
 from raybolt.store.base import LightningStore
+from raybolt.store.completion import appearing
 from raybolt.store.types import Rollout, RolloutData, RolloutStatus
 
 Keep = Callable[[Rollout, Trajectory], bool]
@@ -72,15 +73,17 @@ def sft_examples(
 ) -> Iterator[dict[str, Any]]:
     """The conversations of runs that succeeded, with at least `min_reward`, as examples to imitate.
 
-    Those in which nothing is to be learned from the last reply (see `trainable`) are left out.
+    Those in which nothing is to be learned from the last reply (see `trainable`) are left out, and those with
+    a tool call whose arguments are no JSON object: what reads these formats wants every line alike.
     """
     for run, trajectory in _trajectories(runs, keep, statuses=("succeeded",)):
         reward = _reward(trajectory)
         if min_reward is not None and (reward is None or reward < min_reward):
             continue
         for conversation in conversations(run, trajectory):
-            if conversation.call.trainable or run.rollout.metadata.get("traced"):
-                yield _with_tools({"messages": _objects(conversation.messages)}, conversation)
+            messages = _objects(conversation.messages)
+            if messages and (conversation.call.trainable or run.rollout.metadata.get("traced")):
+                yield _with_tools({"messages": messages}, conversation)
 
 
 def preference_pairs(
@@ -92,7 +95,8 @@ def preference_pairs(
     they differ; `chosen` and `rejected` are what follows. `score_chosen` and `score_rejected` are the runs'
     returns, which differ by more than `min_margin`; a run that failed has one if the latest `re_reward` over
     its group has judged it.
-    A role whose conversations part before a reply (a tool answered otherwise, say) gives none.
+    A role whose conversations part before a reply (a tool answered otherwise, say) gives none, nor does one
+    with a tool call whose arguments are no JSON object.
     """
     groups: dict[str, list[RolloutData]] = {}
     for run in runs:
@@ -114,13 +118,30 @@ def preference_pairs(
 
 
 def write_jsonl(path: str | os.PathLike[str], rows: Iterable[Mapping[str, Any]]) -> int:
-    """Writes an object a line; returns how many there were. Half of a character becomes a question mark."""
+    """Writes an object a line; returns how many there were. The file is there once it is complete.
+
+    Half of a character becomes a question mark, and a number that JSON lacks (NaN, say) null.
+    """
+    with appearing(Path(path)) as file:
+        return write_lines(file, rows)
+
+
+def write_lines(file: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Writes the lines of `write_jsonl` into a file as they come; returns how many there were."""
     num_rows = 0
-    with Path(path).open("w", encoding="utf-8", errors="replace") as file:
+    with file.open("w", encoding="utf-8", errors="replace") as lines:
         for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            lines.write(_json_of(row) + "\n")
             num_rows += 1
     return num_rows
+
+
+def _json_of(row: Mapping[str, Any]) -> str:
+    try:
+        return json.dumps(row, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        read = json.loads(json.dumps(row, ensure_ascii=False), parse_constant=lambda _: None)
+        return json.dumps(read, ensure_ascii=False)
 
 
 def conversations(run: RolloutData, trajectory: Trajectory) -> list[Conversation]:
@@ -150,7 +171,7 @@ def _tools_by_call(run: RolloutData) -> dict[str, Sequence[Mapping[str, Any]]]:
     for span in sorted(run.spans, key=lambda span: span.sequence_id):
         if names.CALL_ID not in span.attributes:
             continue
-        role = span.attributes[names.AGENT_NAME]
+        role = str(span.attributes.get(names.AGENT_NAME))
         of_role[role] = span.attributes.get(names.TOOL_DEFINITIONS, of_role.get(role, ()))
         if is_answered_call(span):
             told[span.attributes[names.CALL_ID]] = of_role[role]
@@ -186,14 +207,12 @@ def _pairs(
         at = None if rejected is None else _parting(chosen, rejected)
         if rejected is None or at is None:
             continue
-        pair = {
-            "prompt": _objects(chosen.messages[:at]),
-            "chosen": _objects(chosen.messages[at:]),
-            "rejected": _objects(rejected.messages[at:]),
-            "score_chosen": best[2],
-            "score_rejected": worst[2],
-        }
-        yield _with_tools(pair, chosen)
+        prompt, mine = _objects(chosen.messages[:at]), _objects(chosen.messages[at:])
+        theirs = _objects(rejected.messages[at:])
+        if prompt is not None and mine is not None and theirs is not None:
+            pair = {"prompt": prompt, "chosen": mine, "rejected": theirs}
+            scores = {"score_chosen": best[2], "score_rejected": worst[2]}
+            yield _with_tools({**pair, **scores}, chosen)
 
 
 def _first_of_roles(found: Iterable[Conversation]) -> dict[str, Conversation]:
@@ -219,14 +238,26 @@ def _with_tools(example: dict[str, Any], conversation: Conversation) -> dict[str
     return {**example, "tools": list(conversation.tools)} if conversation.tools else example
 
 
-def _objects(messages: Iterable[ChatMessage]) -> list[dict[str, Any]]:
-    """The messages with tool arguments as objects; arguments that are no JSON stay text."""
+def _objects(messages: Iterable[ChatMessage]) -> list[dict[str, Any]] | None:
+    """The messages with tool calls' arguments as objects; None if some are none, which nobody can read."""
     dictionaries = [message_to_dict(message) for message in messages]
     for message in dictionaries:
         for call in message.get("tool_calls", ()):
-            function = call["function"]
-            try:
-                function["arguments"] = json.loads(function["arguments"])
-            except UNREADABLE:
-                continue
+            arguments = _object(call["function"]["arguments"])
+            if arguments is None:
+                return None
+            call["function"]["arguments"] = arguments
     return dictionaries
+
+
+def _object(arguments: str) -> dict[str, Any] | None:
+    """The JSON object that the text is, without NaN and infinities; none at all is an empty one."""
+    try:
+        read = json.loads(arguments or "{}", parse_constant=_refuse)
+    except UNREADABLE:
+        return None
+    return read if isinstance(read, dict) else None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")

@@ -174,7 +174,7 @@ def trajectory_from_spans(
         tool_spans=tuple(filter(_is_tool, ordered)),
         status="running" if root is None else "failed" if failed else "succeeded",
         error=root.status_message if root is not None and failed else None,
-        origin=cast(Origin, root.attributes[names.ERROR_ORIGIN]) if root is not None and failed else None,
+        origin=cast(Origin, root.attributes.get(names.ERROR_ORIGIN)) if root is not None and failed else None,
     )
 
 
@@ -235,8 +235,21 @@ def _is_final(span: Span) -> bool:
 
 
 def is_answered_call(span: Span) -> bool:
-    """Whether it is an LLM call that got its answer."""
-    return names.CALL_ID in span.attributes and span.status == "ok"
+    """Whether it is an LLM call that got its answer. A foreign span that lacks what those have is none."""
+    told = span.attributes
+    return (
+        span.status == "ok"
+        and isinstance(told.get(names.CALL_ID), str)
+        and isinstance(told.get(names.AGENT_NAME), str)
+        and _are_messages(told.get(names.INPUT_MESSAGES))
+        and _are_messages(replies := told.get(names.OUTPUT_MESSAGES))
+        and isinstance(reasons := told.get(names.FINISH_REASONS), list | tuple)
+        and len(replies) == len(reasons) == 1
+    )
+
+
+def _are_messages(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(each, Mapping) for each in value)
 
 
 def _is_tool(span: Span) -> bool:

@@ -1,5 +1,6 @@
 """Files and folders that appear under their names once they are complete."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,20 +16,27 @@ def appearing(target: Path) -> Iterator[Path]:
 
     It replaces a file or an empty folder of that name. Until then it lies in a hidden folder beside it,
     ``.NAME.….partial``, which goes with the block, but stays if the process is killed. A link stays one: what
-    it leads to is written. Raises InvalidValue for a device or a pipe, which would be replaced; StoreError
-    where nothing can be written, or there is no room.
+    it leads to is written. Raises InvalidValue for a device or a pipe and for the current folder, which would
+    be replaced, and for what is no path; StoreError where nothing can be written, or there is no room.
     """
-    name, target = target.name, Path(os.path.realpath(target))
-    if os.path.lexists(target) and not (target.is_file() or target.is_dir()):
-        raise InvalidValue(f"{target} is a device or a pipe; give the name of a file or a new folder")
     try:
+        name, target = target.name, Path(os.path.realpath(target))
+        _check_replaceable(target)
         target.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as folder:
             part = Path(folder, name or target.name)
             yield part
             os.replace(part, target)
     except OSError as error:
-        reason = error.strerror or error
-        raise StoreError(
-            f"{target} cannot be written ({reason}); make room, or give another place"
-        ) from error
+        remedy = "make room, or give another place" if error.errno in _NO_ROOM else "give another place"
+        raise StoreError(f"{target} cannot be written ({error.strerror or error}); {remedy}") from error
+
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _check_replaceable(target: Path) -> None:
+    if os.path.lexists(target) and not (target.is_file() or target.is_dir()):
+        raise InvalidValue(f"{target} is a device or a pipe; give the name of a file or a new folder")
+    if target.is_dir() and os.path.samefile(target, os.curdir):
+        raise InvalidValue(f"{target} is the current folder; give a new folder in it, or go elsewhere")

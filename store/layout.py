@@ -16,12 +16,13 @@ def checked_folder(path: str | os.PathLike[str]) -> Path:
     """Returns the folder, which is made if need be; InvalidValue for what names none, or cannot be made."""
     if not isinstance(path, str | os.PathLike) or not os.fspath(path):
         raise InvalidValue(f"path is {path!r}; give a folder, or None to keep the store in memory")
-    folder = Path(path).expanduser().resolve()
     try:
+        folder = Path(path).expanduser().resolve()
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except (OSError, ValueError, RuntimeError) as error:  # no path at all, or nobody's home
+        reason = getattr(error, "strerror", None) or error
         raise InvalidValue(
-            f"path is {str(path)!r}, where no folder can be made ({error.strerror}); give another one"
+            f"path is {str(path)!r}, where no folder can be made ({reason}); give another one"
         ) from None
     return folder
 

@@ -174,9 +174,13 @@ def import_parquet(
 
 
 def checked_target(out: str | os.PathLike[str]) -> Path:
-    """Returns the folder for an export; InvalidValue if there is anything in it."""
+    """Returns the folder for an export; InvalidValue if there is anything in it, or it cannot be one."""
     target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    try:
+        is_free = not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir()))
+    except OSError as error:
+        raise InvalidValue(f"{target} cannot be read ({error.strerror}); give a new folder") from None
+    if not is_free:
         raise InvalidValue(f"{target} is not empty; give a new folder")
     return target
 

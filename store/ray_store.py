@@ -185,8 +185,8 @@ def _find(name: str, index: int) -> ActorHandle | None:
 def _running() -> list[str]:
     """The names of the stores in this cluster."""
     actors = ray.util.list_named_actors(all_namespaces=True)
-    names = [actor["name"] for actor in actors if actor["namespace"] == NAMESPACE]
-    return sorted(name.removeprefix("raybolt-") for name in names if _SHARD not in name)
+    names = [actor["name"].removeprefix("raybolt-") for actor in actors if actor["namespace"] == NAMESPACE]
+    return sorted(name for name in names if _SHARD not in name)
 
 
 def _actor_name(name: str, index: int) -> str:

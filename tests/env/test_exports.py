@@ -6,7 +6,7 @@ import pytest
 from scripted_runs import Program
 
 from raybolt.env.chat import ChatMessage, ChatRequest, Completion, ToolCall, ToolSpec
-from raybolt.env.exports import chats, preference_pairs, recorded_runs, sft_examples, write_jsonl
+from raybolt.env.exports import _object, chats, preference_pairs, recorded_runs, sft_examples, write_jsonl
 from raybolt.env.policy import RunEnd
 from raybolt.env.recorded import summary_of, task_metadata
 from raybolt.env.recorder import SpanRecorder
@@ -163,6 +163,29 @@ async def test_there_is_no_pair_where_rewards_are_equal_or_nothing_but_the_world
         runs = await runs_of(store)
         assert [pair["group_id"] for pair in preference_pairs(runs)] == ["margin"]
         assert list(preference_pairs(runs, min_margin=1.0)) == []
+
+
+async def test_conversations_that_no_reader_of_the_formats_takes_are_left_out():
+    async with LocalStore(None) as store:
+        await store_run(store, ask_tool("NaN"), say("3"), say("Yes."))
+        await store_run(store, ask_tool(2), say("4"), say("No."))
+        runs = await runs_of(store)
+        assert [len(row["messages"]) for row in sft_examples(runs)] == [
+            2,
+            4,
+            2,
+        ]  # one critic's, and the other run
+        assert [pair["prompt"][0]["content"] for pair in preference_pairs(runs)] == []
+        assert len(list(chats(runs))) == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "read"),
+    [("", {}), ("{}", {}), ('{"a": [1]}', {"a": [1]}), ("[]", None), ("3", None), ("x", None),
+     ('{"a": Infinity}', None), ("[" * 3000, None)],
+)  # fmt: skip
+def test_arguments_are_an_object_or_unreadable(arguments, read):
+    assert _object(arguments) == read
 
 
 def test_half_a_character_stops_no_export(tmp_path):

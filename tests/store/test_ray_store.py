@@ -278,6 +278,15 @@ def test_a_store_has_a_name_that_no_shard_of_another_has(name: Any) -> None:
         RayStore.create(None, name=name)
 
 
+def test_stores_are_told_by_name_and_their_shards_are_not(tmp_path: Path) -> None:
+    store = RayStore.create(None, name="shard-1", num_shards=2)
+    try:
+        with pytest.raises(StoreError, match=r"runs in this cluster \(it has: .*'shard-1'[^-]*\)"):
+            RayStore.connect("none")
+    finally:
+        blocking(store.destroy())
+
+
 def test_a_store_that_was_ended_is_not_another_of_its_name(tmp_path: Path) -> None:
     name = f"test-{uuid4().hex}"
     old = RayStore.create(tmp_path, name=name)
