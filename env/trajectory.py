@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeGuard, TypeVar, cast
 
 import numpy as np
 
@@ -237,18 +237,19 @@ def _is_final(span: Span) -> bool:
 def is_answered_call(span: Span) -> bool:
     """Whether it is an LLM call that got its answer. A foreign span that lacks what those have is none."""
     told = span.attributes
+    replies, reasons = told.get(names.OUTPUT_MESSAGES), told.get(names.FINISH_REASONS)
     return (
         span.status == "ok"
         and isinstance(told.get(names.CALL_ID), str)
         and isinstance(told.get(names.AGENT_NAME), str)
         and _are_messages(told.get(names.INPUT_MESSAGES))
-        and _are_messages(replies := told.get(names.OUTPUT_MESSAGES))
-        and isinstance(reasons := told.get(names.FINISH_REASONS), list | tuple)
+        and _are_messages(replies)
+        and isinstance(reasons, list | tuple)
         and len(replies) == len(reasons) == 1
     )
 
 
-def _are_messages(value: Any) -> bool:
+def _are_messages(value: Any) -> TypeGuard[Sequence[Mapping[str, Any]]]:
     return isinstance(value, list | tuple) and all(isinstance(each, Mapping) for each in value)
 
 
