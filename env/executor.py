@@ -182,3 +182,9 @@ def widen(loop: asyncio.AbstractEventLoop) -> None:
     """Makes the loop's `run_in_executor(None, …)` and `to_thread` use the shared threads."""
     if not isinstance(getattr(loop, "_default_executor", None), LoopExecutor):
         loop.set_default_executor(LoopExecutor(threads))
+
+
+def is_cancelled() -> bool:
+    """Whether somebody cancelled this task, as opposed to what it awaits, which may say so by itself."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

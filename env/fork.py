@@ -16,6 +16,7 @@ import numpy as np
 
 from raybolt.env.agent import Agent
 from raybolt.env.errors import ReplayDiverged
+from raybolt.env.executor import is_cancelled
 from raybolt.env.policy import RunEnd
 from raybolt.env.recorded import summary_of
 from raybolt.env.recorder import SpanRecorder, describe
@@ -253,7 +254,7 @@ async def _go_on(at: Replay, stepper: RunStepper, answer: Answerer, k: int) -> N
     while not isinstance(prompts, RunEnd):
         answers = await asyncio.gather(*(_answer(answer, prompt) for prompt in prompts))
         for prompt, given in zip(prompts, answers, strict=True):
-            if isinstance(given, Exception):
+            if isinstance(given, BaseException):
                 at.run.fail(prompt.call.call_id, given)
                 continue
             try:
@@ -263,10 +264,14 @@ async def _go_on(at: Replay, stepper: RunStepper, answer: Answerer, k: int) -> N
         prompts = await stepper.next()
 
 
-async def _answer(answer: Answerer, prompt: Prompt) -> Action | Exception:
+async def _answer(answer: Answerer, prompt: Prompt) -> Action | BaseException:
     try:
         given = answer(prompt)
         return await given if inspect.isawaitable(given) else given
+    except asyncio.CancelledError as error:
+        if is_cancelled():
+            raise
+        return error
     except Exception as error:  # the answerer is the user's; its failure is this rollout's alone
         return error
 

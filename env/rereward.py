@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
-from raybolt.env.executor import run_in_thread
+from raybolt.env.executor import is_cancelled, run_in_thread
 from raybolt.env.recorded import task_of, trajectory_of
 from raybolt.env.recorder import describe
 from raybolt.env.rewards import as_reward
@@ -98,7 +98,7 @@ async def re_reward(
                 task = known.get(str(each.rollout.task_id)) or task_of(each.rollout)
                 return await _reward(reward, task, each, require_result)
             except asyncio.CancelledError as error:
-                if _is_cancelled():
+                if is_cancelled():
                     raise
                 return describe(error)
             except Exception as error:  # the reward function is the user's code; its failure is data
@@ -201,12 +201,6 @@ async def _follow(store: LightningStore, stored: _Stored, span: Span, version: i
     trajectory = trajectory_of(stored.rollout, stored.attempt, [*stored.spans, span])
     metadata = {**stored.attempt.metadata, "reward": trajectory.total_reward, "reward_version": version}
     await store.update_attempt(stored.rollout.rollout_id, stored.attempt.attempt_id, metadata=metadata)
-
-
-def _is_cancelled() -> bool:
-    """Whether somebody cancelled this task, as opposed to what it awaits."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _group(stored: _Stored) -> str:

@@ -97,6 +97,23 @@ async def test_a_fork_that_is_cancelled_at_any_time_leaves_no_rollout_open(
             assert {each.attempt.metadata["error"] for each in forks} == {"the fork was cancelled"}
 
 
+async def test_an_answerer_that_is_cancelled_within_fails_its_continuation_alone(codec):
+    function, _ = team()
+    numbers = itertools.count()
+
+    async def sometimes(prompt):
+        if next(numbers) == 0:
+            raise asyncio.CancelledError("an inner scope")
+        return tokens_of(codec, "fine")
+
+    async with LocalStore(None) as store:
+        parent = await record(store, function, codec)
+        made = await fork(Agent(function), store, parent, 3, 2, answer=sometimes, codec=codec)
+        assert list(made.errors.values()) == ["CancelledError: an inner scope"]
+        forks = await left_of_fork(store, parent)
+        assert sorted(each.status for each in forks) == ["failed", "succeeded"]
+
+
 async def test_an_answer_that_is_no_action_fails_its_continuation_alone(codec):
     function, _ = team()
     numbers = itertools.count()
