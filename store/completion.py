@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,11 +19,13 @@ def appearing(target: Path) -> Iterator[Path]:
     it leads to is written. Raises InvalidValue for a device or a pipe and for the current folder, which would
     be replaced, and for what is no path; StoreError where nothing can be written, or there is no room.
     """
+    name, target = target.name, _resolved(target)
     try:
-        name, target = target.name, Path(os.path.realpath(target))
         _check_replaceable(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as folder:
+        with (
+            _folder(target.parent),
+            TemporaryDirectory(prefix=f".{target.name}.", suffix=".partial", dir=target.parent) as folder,
+        ):
             part = Path(folder, name or target.name)
             yield part
             os.replace(part, target)
@@ -33,6 +35,27 @@ def appearing(target: Path) -> Iterator[Path]:
 
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
+
+
+def _resolved(target: Path) -> Path:
+    try:
+        return Path(os.path.realpath(target))
+    except ValueError as error:
+        raise InvalidValue(f"{str(target)!r} is no path ({error}); give another place") from None
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """The folder is there in the block; one that was made for it goes again if the block fails."""
+    was_there = path.is_dir()
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not was_there:
+            with suppress(OSError):  # others have begun to use it
+                path.rmdir()
+        raise
 
 
 def _check_replaceable(target: Path) -> None:

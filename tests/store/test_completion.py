@@ -1,5 +1,6 @@
 """What appears under its name once it is complete."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 
 from raybolt.store import InvalidValue, StoreError
 from raybolt.store.completion import appearing
+from raybolt.store.layout import checked_folder
 
 
 def test_a_link_stays_one_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
@@ -45,3 +47,27 @@ def test_below_a_file_nothing_can_appear(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be written"), appearing(tmp_path / "file" / "x"):
         pytest.fail("there is nothing to write to")
+
+
+def test_a_folder_made_for_a_file_that_does_not_appear_goes_again(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), appearing(tmp_path / "new" / "file") as part:
+        part.write_text(f"{1 / 0}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_path_is_refused() -> None:
+    with (
+        pytest.raises(InvalidValue, match=r"'a\\x00b' is no path .*; give another place"),
+        appearing(Path("a\0b")),
+    ):
+        pytest.fail("there is nothing to write to")
+    with pytest.raises(InvalidValue, match="where no folder can be made"):
+        checked_folder("a\0b")
+    with pytest.raises(StoreError, match="cannot be written"), appearing(Path("x" * 300)):
+        pytest.fail("there is nothing to write to")
+
+
+def test_only_a_full_disk_asks_for_room(tmp_path: Path) -> None:
+    for number, remedy in ((errno.ENOSPC, "make room, or give"), (errno.EIO, r"\); give another place")):
+        with pytest.raises(StoreError, match=remedy), appearing(tmp_path / "x"):
+            raise OSError(number, "broken")
