@@ -299,11 +299,10 @@ def _line(span: Span) -> str:
 
 def _outcome(told: Mapping[str, Any]) -> str:
     messages = told.get(names.OUTPUT_MESSAGES)
-    if not messages and names.TOOL_RESULT in told:
-        messages = told[names.TOOL_RESULT]
     if isinstance(messages, list) and messages and isinstance(messages[0], dict):
         return _said(messages[0])
-    return "" if messages is None else _short(messages)
+    came_out = told.get(names.TOOL_RESULT, messages)
+    return "" if came_out is None else _short(came_out)
 
 
 def _said(message: Mapping[str, Any]) -> str:

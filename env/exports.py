@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from raybolt.env.chat import ChatMessage, message_to_dict
+from raybolt.env.foreign import sound
 from raybolt.env.memory import message_key
 from raybolt.env.recorded import comparable_runs, trajectory_of
 from raybolt.env.tool_calls import UNREADABLE
@@ -168,10 +169,10 @@ def _tools_by_call(run: RolloutData) -> dict[str, Sequence[Mapping[str, Any]]]:
     """What each call could use: what its span says, or the role's span before it."""
     of_role: dict[str, Sequence[Mapping[str, Any]]] = {}
     told: dict[str, Sequence[Mapping[str, Any]]] = {}
-    for span in sorted(run.spans, key=lambda span: span.sequence_id):
-        if names.CALL_ID not in span.attributes:
+    for span in sorted(sound(run.spans), key=lambda span: span.sequence_id):
+        if not span.attributes.keys() >= {names.CALL_ID, names.AGENT_NAME}:
             continue
-        role = str(span.attributes.get(names.AGENT_NAME))
+        role = span.attributes[names.AGENT_NAME]
         of_role[role] = span.attributes.get(names.TOOL_DEFINITIONS, of_role.get(role, ()))
         if is_answered_call(span):
             told[span.attributes[names.CALL_ID]] = of_role[role]

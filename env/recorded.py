@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from raybolt.env.foreign import sound
 from raybolt.env.task import Task
 from raybolt.env.trajectory import Trajectory, comparable, judged_version, trajectory_from_spans
 from raybolt.store.types import Attempt, Rollout, RolloutData, Span
@@ -44,7 +45,7 @@ def comparable_runs(group: Iterable[RolloutData]) -> list[RolloutData]:
     return comparable(
         group,
         succeeded=lambda run: run.rollout.status == "succeeded",
-        version=lambda run: judged_version(run.spans),
+        version=lambda run: judged_version(sound(run.spans)),
     )
 
 

@@ -17,6 +17,7 @@ from typing import Final, Self, TypeGuard
 from raybolt.env.agent import Agent
 from raybolt.env.chat import ChatRequest
 from raybolt.env.errors import ReplayDiverged
+from raybolt.env.foreign import sound
 from raybolt.env.policy import PendingCall, RunEnd
 from raybolt.env.raised import raised_again
 from raybolt.env.recorded import task_of
@@ -257,7 +258,7 @@ async def read_recording(
     if not found:
         raise UnknownAttempt(f"rollout {rollout_id!r} has no attempt {attempt_id!r}")
     spans = await store.query_spans(rollout_id, found[0].attempt_id)
-    return Recording(rollout, found[0], task or task_of(rollout), spans)
+    return Recording(rollout, found[0], task or task_of(rollout), sound(spans))
 
 
 def checked_until(recording: Recording, until: int | None) -> int:

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from typing import Any
 
 from raybolt.env.executor import is_cancelled, run_in_thread
+from raybolt.env.foreign import sound
 from raybolt.env.recorded import task_of, trajectory_of
 from raybolt.env.recorder import describe
 from raybolt.env.rewards import as_reward
@@ -127,7 +128,8 @@ async def _ended(store: LightningStore, include_failed: bool, **filters: Any) ->
     attempts = await store.get_latest_attempts([rollout.rollout_id for rollout in rollouts])
     for rollout, attempt in zip(rollouts, attempts, strict=True):
         if attempt is not None:  # a rollout may be declared failed before anybody tried
-            yield _Stored(rollout, attempt, await store.query_spans(rollout.rollout_id, attempt.attempt_id))
+            spans = await store.query_spans(rollout.rollout_id, attempt.attempt_id)
+            yield _Stored(rollout, attempt, sound(spans))
 
 
 async def _reward(reward: RewardFunction, task: Task, stored: _Stored, require_result: bool) -> float | None:

@@ -7,6 +7,7 @@ from hashlib import blake2b
 
 import numpy as np
 
+from raybolt.env.foreign import sound
 from raybolt.env.trajectory import judged_version, reward_spans
 from raybolt.store import names
 from raybolt.store.types import Mode, RolloutData, RolloutStatus, Span
@@ -85,7 +86,7 @@ class RunFacts:
 
 def facts_of(run: RolloutData) -> RunFacts:
     """The facts of a run, whatever its spans lack."""
-    rollout, spans = run.rollout, sorted(run.spans, key=lambda span: span.sequence_id)
+    rollout, spans = run.rollout, sorted(sound(run.spans), key=lambda span: span.sequence_id)
     root = next((span for span in spans if span.parent_id is None), None)
     chats = [span for span in spans if span.attributes.get(names.OPERATION) == names.CHAT]
     answered = [span for span in chats if span.status == "ok"]
@@ -93,7 +94,7 @@ def facts_of(run: RolloutData) -> RunFacts:
     failed, version = rollout.status == "failed", judged_version(spans)
     told = run.attempt.metadata if run.attempt is not None else {}
     known = root.attributes if root is not None else {}
-    error = told.get("error") or (root.status_message if root is not None else None)
+    error = _text(told.get("error")) or (root.status_message if root is not None else None)
     return RunFacts(
         rollout_id=rollout.rollout_id,
         group_id=rollout.group_id,
@@ -104,8 +105,8 @@ def facts_of(run: RolloutData) -> RunFacts:
         reward=float(sum(rewards)) if rewards and (not failed or version) else None,
         reward_version=version,
         error=(error or f"its attempt ended as {_ending(run)}") if failed else None,
-        error_type=told.get("error_type") or known.get(names.ERROR_TYPE) if failed else None,
-        origin=(told.get("origin") or known.get(names.ERROR_ORIGIN) or "raybolt") if failed else None,
+        error_type=_text(told.get("error_type")) or known.get(names.ERROR_TYPE) if failed else None,
+        origin=(_text(told.get("origin")) or known.get(names.ERROR_ORIGIN) or "raybolt") if failed else None,
         place=_culprit(spans, root),
         words=_words(answered),
     )
@@ -123,6 +124,11 @@ def _call(span: Span) -> CallFacts:
         parse_error=attributes.get(names.PARSE_ERROR),
         drift=attributes.get(names.DRIFT),
     )
+
+
+def _text(told: object) -> str | None:
+    """What metadata says, which may be anything."""
+    return None if told is None else str(told)
 
 
 def _culprit(spans: list[Span], root: Span | None) -> SpanPlace | None:

@@ -6,21 +6,24 @@ the learner sees after the store are built by it from the same spans, so they ar
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeGuard, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 
 from raybolt.env.chat import ChatMessage, Logprobs, TokenIds, message_from_dict
+from raybolt.env.foreign import sound
 from raybolt.env.policy import Origin
 from raybolt.store import names
 from raybolt.store.errors import InvalidValue
 from raybolt.store.types import Span
 
 Run = TypeVar("Run")
-_MAX = sys.float_info.max
+_OF_ANSWERED = {
+    names.CALL_ID, names.AGENT_NAME, names.INPUT_MESSAGES, names.OUTPUT_MESSAGES, names.FINISH_REASONS,
+}  # fmt: skip
+"""Attributes that every answered call has."""
 NO_TOKENS: TokenIds = np.zeros(0, dtype=np.int32)
 NO_TOKENS.flags.writeable = False
 NO_REPLY = ChatMessage("assistant")
@@ -159,7 +162,7 @@ def trajectory_from_spans(
     Raises:
         InvalidValue: there is no final reward of this version.
     """
-    ordered = sorted(spans, key=lambda span: span.sequence_id)
+    ordered = sorted(sound(spans), key=lambda span: span.sequence_id)
     call_spans = [span for span in ordered if is_answered_call(span)]
     rewards = [_reward(span, call_spans) for span in reward_spans(ordered, reward_version)]
     root = next((span for span in ordered if is_root(span)), None)
@@ -181,12 +184,10 @@ def trajectory_from_spans(
 def reward_spans(spans: Iterable[Span], version: int | None = None) -> list[Span]:
     """The spans of the rewards that count: the emitted ones, and the final one of this version or the latest.
 
-    What is no number is no reward: spans may come from anywhere.
-
     Raises:
         InvalidValue: there is no final reward of this version.
     """
-    rewards = [span for span in spans if _is_number(span.attributes.get(names.REWARD))]
+    rewards = [span for span in spans if names.REWARD in span.attributes]
     versions = {reward_version(span) for span in rewards if _is_final(span)}
     if version is not None and version not in versions:
         known = ", ".join(map(str, sorted(versions))) or "none"
@@ -197,8 +198,7 @@ def reward_spans(spans: Iterable[Span], version: int | None = None) -> list[Span
 
 def reward_version(span: Span) -> int:
     """The version of a final reward."""
-    version = span.attributes.get(names.REWARD_VERSION, 0)
-    return int(version) if _is_number(version) else 0
+    return int(span.attributes.get(names.REWARD_VERSION, 0))
 
 
 def judged_version(spans: Iterable[Span]) -> int:
@@ -225,11 +225,6 @@ def is_root(span: Span) -> bool:
     return span.parent_id is None and span.attributes.get(names.OPERATION) == names.INVOKE_AGENT
 
 
-def _is_number(value: object) -> bool:
-    """Whether it is one that a float holds."""
-    return isinstance(value, int | float) and value is not True and value is not False and abs(value) <= _MAX
-
-
 def _is_final(span: Span) -> bool:
     return span.attributes.get(names.KIND) == FINAL_REWARD
 
@@ -237,20 +232,7 @@ def _is_final(span: Span) -> bool:
 def is_answered_call(span: Span) -> bool:
     """Whether it is an LLM call that got its answer. A foreign span that lacks what those have is none."""
     told = span.attributes
-    replies, reasons = told.get(names.OUTPUT_MESSAGES), told.get(names.FINISH_REASONS)
-    return (
-        span.status == "ok"
-        and isinstance(told.get(names.CALL_ID), str)
-        and isinstance(told.get(names.AGENT_NAME), str)
-        and _are_messages(told.get(names.INPUT_MESSAGES))
-        and _are_messages(replies)
-        and isinstance(reasons, list | tuple)
-        and len(replies) == len(reasons) == 1
-    )
-
-
-def _are_messages(value: Any) -> TypeGuard[Sequence[Mapping[str, Any]]]:
-    return isinstance(value, list | tuple) and all(isinstance(each, Mapping) for each in value)
+    return span.status == "ok" and told.keys() >= _OF_ANSWERED and len(told[names.OUTPUT_MESSAGES]) == 1
 
 
 def _is_tool(span: Span) -> bool:
@@ -262,7 +244,7 @@ def _is_tool(span: Span) -> bool:
 def _call(span: Span, call_spans: Sequence[Span], rewards: Sequence[Reward]) -> Call:
     attributes = span.attributes
     (reply,) = attributes[names.OUTPUT_MESSAGES]
-    (finish_reason,) = attributes[names.FINISH_REASONS]
+    finish_reason = next(iter(attributes[names.FINISH_REASONS]), "stop")
     call_id = attributes[names.CALL_ID]
     return Call(
         call_id=call_id,
