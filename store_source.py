@@ -300,8 +300,8 @@ def _outcomes(outlines: Sequence[Outline]) -> dict[str, Any]:
     rewards = _numbers(attempt.metadata.get("reward") for attempt in succeeded)
     return {
         "modes": dict(Counter(rollout.mode or "none" for rollout, _ in outlines)),
-        "calls": int(sum(_numbers(each.get("num_calls") for each in told))),
-        "tokens": int(sum(_numbers(each.get("num_tokens") for each in told))),
+        "calls": sum(map(int, _numbers(each.get("num_calls") for each in told))),
+        "tokens": sum(map(int, _numbers(each.get("num_tokens") for each in told))),
         "reward_mean": sum(rewards) / len(rewards) if rewards else None,
     }
 
